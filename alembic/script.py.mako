@@ -1,0 +1,24 @@
+"""${message[:1].upper() + message[1:]}.
+
+Why: ${"TODO"[:0]}
+Locks:
+"""
+% if imports:
+${imports}
+% endif
+import sqlalchemy as sa
+
+from alembic import op
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    ${downgrades if downgrades else "pass"}

@@ -1,0 +1,616 @@
+"""Create the workflow tables, or take over those of a live application.
+
+Why: definitions and logs with their constraints, indexes, row-level security and grants are the ground
+that the later revisions stand on. What an application has made by hand is brought to the same end; what
+is already as it should be is not touched.
+Locks: on a live database ACCESS EXCLUSIVE on one table at a time, for an instant, where a policy, a
+default or a comment differs; SHARE UPDATE EXCLUSIVE for missing indexes and for validation.
+"""
+
+import sqlalchemy as sa
+
+from alembic import op
+
+revision = "wf0001_create_workflow_tables"
+down_revision = None
+branch_labels = ("workflow_models",)
+depends_on = None
+
+upgrade_refusals = (
+    # The statements that somebody with more rights has to run, all at once.
+    """
+    WITH me AS (SELECT oid, rolname, rolsuper, rolcreaterole, rolbypassrls FROM pg_roles WHERE rolname = current_user),
+    found AS (
+        SELECT c.oid, c.relname, c.relowner, c.relrowsecurity, c.relforcerowsecurity
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    )
+    SELECT format('role %I does not exist, and %I may not create it.', wanted.name, me.rolname),
+        format('CREATE ROLE %I NOLOGIN;', wanted.name)
+    FROM me CROSS JOIN (VALUES ('authenticated'), ('workflow_worker')) AS wanted (name)
+    WHERE NOT (me.rolsuper OR me.rolcreaterole) AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name)
+    UNION ALL
+    SELECT format('%I may not create the schema workflow_private.', me.rolname),
+        format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), me.rolname)
+    FROM me
+    WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'workflow_private')
+        AND NOT has_database_privilege(current_database(), 'CREATE')
+    UNION ALL
+    SELECT format('%I may not create temporary tables, on which declared objects are compared.', me.rolname),
+        format('GRANT TEMPORARY ON DATABASE %I TO %I;', current_database(), me.rolname)
+    FROM me
+    WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
+    UNION ALL
+    SELECT format('%I may not create objects in the schema %I.', me.rolname, n.nspname),
+        format('GRANT USAGE, CREATE ON SCHEMA %I TO %I;', n.nspname, me.rolname)
+    FROM me CROSS JOIN pg_namespace AS n
+    WHERE n.nspname IN ('public', 'workflow_private')
+        AND NOT (has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE'))
+    UNION ALL
+    SELECT format('table %I belongs to %s, not to %I.', found.relname, found.relowner::regrole, me.rolname),
+        format('ALTER TABLE public.%I OWNER TO %I;', found.relname, me.rolname)
+    FROM me CROSS JOIN found
+    WHERE found.relname IN ('workflow_definitions', 'workflow_execution_logs')
+        AND NOT pg_has_role(found.relowner, 'USAGE')
+    UNION ALL
+    SELECT format('function %s belongs to %s, not to %I.', p.oid::regprocedure, p.proowner::regrole, me.rolname),
+        format('ALTER FUNCTION %s OWNER TO %I;', p.oid::regprocedure, me.rolname)
+    FROM me CROSS JOIN pg_proc AS p
+    WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'workflow_private')
+        AND NOT pg_has_role(p.proowner, 'USAGE')
+    UNION ALL
+    SELECT format('%I may not refer to organizations.', me.rolname),
+        format('GRANT REFERENCES ON public.organizations TO %I;', me.rolname)
+    FROM me CROSS JOIN found
+    WHERE found.relname = 'organizations'
+        AND NOT (has_table_privilege(found.oid, 'REFERENCES') OR EXISTS (
+            SELECT FROM pg_attribute
+            WHERE attrelid = found.oid AND attname = 'id' AND has_column_privilege(found.oid, attnum, 'REFERENCES')))
+    UNION ALL
+    SELECT format('%I may not refer to %I.%I.', me.rolname, n.nspname, c.relname),
+        format('GRANT USAGE ON SCHEMA %I TO %I; GRANT REFERENCES ON %I.%I TO %I;',
+            n.nspname, me.rolname, n.nspname, c.relname, me.rolname)
+    FROM me CROSS JOIN (
+        VALUES ('auth', 'users', 'workflow_definitions', 'workflow_definitions_created_by_fkey'),
+            ('public', 'workflow_triggers', 'workflow_execution_logs', 'workflow_execution_logs_trigger_id_fkey')
+    ) AS key (schema_name, table_name, source, name)
+    JOIN pg_namespace AS n ON n.nspname = key.schema_name
+    JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = key.table_name
+    WHERE NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'REFERENCES'))
+        AND NOT EXISTS (
+            SELECT FROM pg_constraint JOIN found ON found.oid = conrelid
+            WHERE found.relname = key.source AND conname = key.name AND confrelid = c.oid)
+    UNION ALL
+    SELECT format('%I may not read profiles, which tell who a user is.', me.rolname),
+        format('GRANT SELECT ON public.profiles TO %I;', me.rolname)
+    FROM me CROSS JOIN found
+    WHERE found.relname = 'profiles' AND NOT has_table_privilege(found.oid, 'SELECT')
+    UNION ALL
+    SELECT format('profiles belongs to %s and has row security, so that functions of %I would not see its rows.',
+            found.relowner::regrole, me.rolname),
+        format('ALTER ROLE %I BYPASSRLS;', me.rolname)
+    FROM me CROSS JOIN found
+    WHERE found.relname = 'profiles' AND found.relrowsecurity AND NOT (me.rolsuper OR me.rolbypassrls)
+        AND NOT (pg_has_role(found.relowner, 'USAGE') AND NOT found.relforcerowsecurity)
+    """,
+    # What is there under our names, or that we refer to, and is something else.
+    """
+    WITH declared (table_name, column_name, type, needed) AS (
+        VALUES ('organizations', 'id', 'uuid', true),
+            ('profiles', 'id', 'uuid', true),
+            ('profiles', 'organization_id', 'uuid', true),
+            ('workflow_definitions', 'id', 'uuid', true),
+            ('workflow_definitions', 'organization_id', 'uuid', false),
+            ('workflow_definitions', 'name', 'text', true),
+            ('workflow_definitions', 'description', 'text', false),
+            ('workflow_definitions', 'natural_language_prompt', 'text', true),
+            ('workflow_definitions', 'workflow_json', 'jsonb', true),
+            ('workflow_definitions', 'is_active', 'boolean', false),
+            ('workflow_definitions', 'trigger_type', 'text', true),
+            ('workflow_definitions', 'trigger_config', 'jsonb', false),
+            ('workflow_definitions', 'created_by', 'uuid', false),
+            ('workflow_definitions', 'created_at', 'timestamp with time zone', false),
+            ('workflow_definitions', 'updated_at', 'timestamp with time zone', false),
+            ('workflow_definitions', 'last_executed_at', 'timestamp with time zone', false),
+            ('workflow_execution_logs', 'id', 'bigint', true),
+            ('workflow_execution_logs', 'workflow_id', 'uuid', true),
+            ('workflow_execution_logs', 'execution_start', 'timestamp with time zone', false),
+            ('workflow_execution_logs', 'execution_end', 'timestamp with time zone', false),
+            ('workflow_execution_logs', 'status', 'text', true),
+            ('workflow_execution_logs', 'trigger_data', 'jsonb', false),
+            ('workflow_execution_logs', 'execution_result', 'jsonb', false),
+            ('workflow_execution_logs', 'error_details', 'text', false),
+            ('workflow_execution_logs', 'created_at', 'timestamp with time zone', false)
+    ), found AS (
+        SELECT c.oid, c.relname, c.relkind
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'public' AND c.relname IN (SELECT table_name FROM declared)
+    )
+    SELECT format('PostgreSQL is %s; 15 is the oldest that is supported.', current_setting('server_version')),
+        'upgrade the server,'
+    WHERE current_setting('server_version_num')::integer < 150000
+    UNION ALL
+    SELECT format('public.%I is not an ordinary table.', relname),
+        format('rename it, or move it to another schema: public.%I;', relname)
+    FROM found
+    WHERE relkind <> 'r' AND relname LIKE 'workflow%'
+    UNION ALL
+    SELECT format('public.%I has no column %I of type %s.', found.relname, declared.column_name, declared.type),
+        format('ALTER TABLE public.%I ADD COLUMN %I %s; with its values, or rename the table if it is another;',
+            found.relname, declared.column_name, declared.type)
+    FROM found JOIN declared ON declared.table_name = found.relname
+    LEFT JOIN pg_attribute AS a
+        ON a.attrelid = found.oid AND a.attname = declared.column_name AND NOT a.attisdropped
+    WHERE found.relkind = 'r' AND declared.needed AND a.attname IS NULL
+    UNION ALL
+    SELECT format('column public.%I.%I has type %s, not %s.',
+            found.relname, a.attname, format_type(a.atttypid, a.atttypmod), declared.type),
+        format('ALTER TABLE public.%I ALTER COLUMN %I TYPE %s; or rename the table if it is another;',
+            found.relname, a.attname, declared.type)
+    FROM found JOIN declared ON declared.table_name = found.relname
+    JOIN pg_attribute AS a
+        ON a.attrelid = found.oid AND a.attname = declared.column_name AND NOT a.attisdropped
+    WHERE format_type(a.atttypid, a.atttypmod) <> declared.type
+    """,
+)
+
+creates = {
+    "workflow_definitions": (
+        "workflow_definitions_organization_id_fkey",
+        "workflow_definitions_created_by_fkey",
+        "workflow_definitions_trigger_type_check",
+        "workflow_definitions_pkey",
+        "idx_workflow_definitions_organization_id",
+        "idx_workflow_definitions_is_active",
+        "idx_workflow_definitions_trigger_type",
+        "update_workflow_definitions_updated_at",
+        "Users can view organization workflows",
+        "Admins can insert workflows",
+        "Admins can update workflows",
+        "Admins can delete workflows",
+        "Workers can view workflows",
+        "Workers can update workflows",
+    ),
+    "workflow_execution_logs": (
+        "workflow_execution_logs_workflow_id_fkey",
+        "workflow_execution_logs_status_check",
+        "workflow_execution_logs_pkey",
+        "idx_workflow_execution_logs_workflow_id",
+        "idx_workflow_execution_logs_status",
+        "idx_workflow_execution_logs_created_at",
+        "Users can view workflow logs",
+        "System can insert workflow logs",
+        "Workers can view workflow logs",
+        "Workers can insert workflow logs",
+        "Workers can update workflow logs",
+    ),
+    # Of the stand-ins.
+    "organizations": ("organizations_pkey",),
+    "profiles": ("profiles_pkey", "profiles_organization_id_fkey"),
+}
+
+STAND_IN = "Stand-in of workflow-models for a table or function of the application"
+_STAND_IN_TABLE = "obj_description(to_regclass('public.{0}'), 'pg_class') = '" + STAND_IN + "'"
+
+downgrade_drops = (
+    "workflow_execution_logs",
+    "workflow_definitions",
+    "workflow_private.identity()",
+    "workflow_private.matches(uuid, text[])",
+    "workflow_private.administered_organization()",
+    "workflow_private.worker_organization()",
+    "SELECT 'organizations' WHERE " + _STAND_IN_TABLE.format("organizations"),
+    "SELECT 'profiles' WHERE " + _STAND_IN_TABLE.format("profiles"),
+    "SELECT 'public.update_updated_at_column()' "
+    f"WHERE obj_description(to_regprocedure('public.update_updated_at_column()'), 'pg_proc') = '{STAND_IN}'",
+)
+downgrade_losses = {
+    "rows of workflow_definitions": "SELECT count(*) FROM workflow_definitions",
+    "rows of workflow_execution_logs": "SELECT count(*) FROM workflow_execution_logs",
+    **{
+        # A plain count of an application's own table could be refused.
+        f"rows of the stand-in {table}": f"""
+            SELECT CASE WHEN {_STAND_IN_TABLE.format(table)} THEN (xpath(
+                '/row/count/text()', query_to_xml('SELECT count(*) FROM public.{table}', false, true, '')
+            ))[1]::text::bigint END"""
+        for table in ("organizations", "profiles")
+    },
+}
+
+
+def upgrade() -> None:
+    create_roles_and_schema()
+    create_stand_ins()
+    create_functions()
+    for table in ("workflow_definitions", "workflow_execution_logs"):
+        lift_force(table)
+    create_definitions()
+    create_logs()
+    grant()
+
+
+def create_roles_and_schema() -> None:
+    for role in ("authenticated", "workflow_worker"):
+        op.execute_unless(f"SELECT FROM pg_roles WHERE rolname = '{role}'", f"CREATE ROLE {role} NOLOGIN")
+    op.execute("CREATE SCHEMA IF NOT EXISTS workflow_private")
+    readers = ("authenticated", "workflow_worker", "service_role")
+    op.set_privileges("SCHEMA", "workflow_private", {"anon": (), **dict.fromkeys(readers, ("USAGE",))})
+    op.set_privileges(
+        "TABLE", "workflow_private.alembic_version", {"anon": (), **dict.fromkeys(readers, ("SELECT",))}
+    )
+
+
+def create_stand_ins() -> None:
+    """Create what the application owns, where there is no application."""
+    for table, columns in (
+        ("organizations", "id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text NOT NULL"),
+        (
+            "profiles",
+            "id uuid PRIMARY KEY, organization_id uuid REFERENCES public.organizations (id), "
+            "role text DEFAULT 'user'",
+        ),
+    ):
+        op.execute(f"""
+            DO $stand_in$
+            DECLARE
+                other name;
+            BEGIN
+                IF to_regclass('public.{table}') IS NULL THEN
+                    CREATE TABLE public.{table} ({columns});
+                    COMMENT ON TABLE public.{table} IS '{STAND_IN}';
+                    ALTER TABLE public.{table} ENABLE ROW LEVEL SECURITY;
+                    REVOKE ALL ON public.{table} FROM PUBLIC;
+                    FOR other IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+                        EXECUTE format('REVOKE ALL ON public.{table} FROM %I', other);
+                    END LOOP;
+                END IF;
+            END
+            $stand_in$
+        """)
+    op.execute(f"""
+        DO $stand_in$
+        BEGIN
+            IF to_regprocedure('public.update_updated_at_column()') IS NULL THEN
+                CREATE FUNCTION public.update_updated_at_column() RETURNS trigger LANGUAGE plpgsql
+                SET search_path = pg_catalog, pg_temp
+                AS $body$ BEGIN NEW.updated_at := now(); RETURN NEW; END $body$;
+                COMMENT ON FUNCTION public.update_updated_at_column() IS '{STAND_IN}';
+                REVOKE ALL ON FUNCTION public.update_updated_at_column() FROM PUBLIC;
+            END IF;
+        END
+        $stand_in$
+    """)
+
+
+def create_functions() -> None:
+    # Who a user is: {organization, role}; NULL is nobody. The profile's column is role or user_role.
+    # A JSON text cannot be tried in PostgreSQL 15 without an exception, hence not parallel safe.
+    op.execute("""
+        CREATE OR REPLACE FUNCTION workflow_private.identity() RETURNS text[]
+        LANGUAGE plpgsql STABLE SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp SET row_security = off
+        AS $body$
+        DECLARE
+            subject text := nullif(current_setting('request.jwt.claim.sub', true), '');
+            caller text[];
+        BEGIN
+            IF subject IS NULL THEN
+                BEGIN
+                    subject := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
+                EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+                    RETURN NULL;
+                END;
+            END IF;
+            IF subject ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
+                SELECT ARRAY[
+                    profile.organization_id::text,
+                    coalesce(to_jsonb(profile) ->> 'user_role', to_jsonb(profile) ->> 'role')
+                ]
+                INTO caller FROM public.profiles AS profile WHERE profile.id = subject::uuid;
+            END IF;
+            RETURN caller;
+        END
+        $body$
+    """)
+    # Whether a row is for this caller: of the own organization, or any row for a super admin. Not SQL,
+    # since PostgreSQL would inline it and, expecting few rows, leave the index. Asked once a row, so
+    # without SET; every operator and type is qualified instead, for callers with a search_path of their own.
+    op.execute("""
+        CREATE OR REPLACE FUNCTION workflow_private.matches(organization_id uuid, caller text[]) RETURNS boolean
+        LANGUAGE plpgsql STABLE PARALLEL SAFE
+        AS $body$
+        BEGIN
+            RETURN coalesce(organization_id OPERATOR(pg_catalog.=) caller[1]::pg_catalog.uuid, false)
+                OR coalesce(caller[2] OPERATOR(pg_catalog.=) 'super_admin', false);
+        END
+        $body$
+    """)
+    op.execute("""
+        CREATE OR REPLACE FUNCTION workflow_private.administered_organization() RETURNS uuid
+        LANGUAGE sql STABLE
+        SET search_path = pg_catalog, pg_temp
+        AS $body$
+            SELECT caller[1]::uuid FROM workflow_private.identity() AS caller
+            WHERE caller[2] IN ('admin', 'super_admin')
+        $body$
+    """)
+    op.execute("""
+        CREATE OR REPLACE FUNCTION workflow_private.worker_organization() RETURNS uuid
+        LANGUAGE plpgsql STABLE PARALLEL SAFE
+        SET search_path = pg_catalog, pg_temp
+        AS $body$
+        DECLARE
+            organization text := current_setting('workflow.organization_id', true);
+        BEGIN
+            IF organization ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
+                RETURN organization::uuid;
+            END IF;
+            RETURN NULL;
+        END
+        $body$
+    """)
+    for function, role in (
+        ("workflow_private.identity()", "authenticated"),
+        ("workflow_private.matches(uuid, text[])", "authenticated"),
+        ("workflow_private.administered_organization()", "authenticated"),
+        ("workflow_private.worker_organization()", "workflow_worker"),
+    ):
+        nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
+        op.set_privileges("FUNCTION", function, {**nobody, role: ("EXECUTE",)})
+
+
+def lift_force(table: str) -> None:
+    """FORCE ROW LEVEL SECURITY would hide rows from the owner's own backfill and triggers."""
+    op.execute(f"""
+        DO $force$
+        BEGIN
+            IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('public.{table}') AND relforcerowsecurity) THEN
+                ALTER TABLE public.{table} NO FORCE ROW LEVEL SECURITY;
+                RAISE NOTICE USING ERRCODE = '0NOTE',
+                    MESSAGE = 'FORCE ROW LEVEL SECURITY was lifted from {table}: it hides rows from its owner';
+            END IF;
+        END
+        $force$
+    """)
+
+
+def create_definitions() -> None:
+    op.ensure_table(
+        "workflow_definitions",
+        """
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        organization_id uuid,
+        name text NOT NULL,
+        description text,
+        natural_language_prompt text NOT NULL,
+        workflow_json jsonb NOT NULL,
+        is_active boolean NOT NULL DEFAULT false,
+        trigger_type text NOT NULL,
+        trigger_config jsonb DEFAULT '{}'::jsonb,
+        created_by uuid,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        last_executed_at timestamptz
+        """,
+        comment="Workflows: what starts them and which steps they run",
+        comments={
+            "organization_id": "Owner; NULL is a global workflow, which only super admins see",
+            "natural_language_prompt": "The request in the words of its author, from which workflow_json was made",
+            "workflow_json": "The steps that a run executes",
+            "is_active": "Whether its trigger starts it",
+            "trigger_type": "What starts it: manual, schedule, event or condition",
+            "trigger_config": "Settings of the trigger; their shape follows trigger_type",
+            "created_by": "Author, a row of auth.users",
+            "updated_at": "Set by a trigger on each update",
+            "last_executed_at": "When its latest run was recorded; NULL before the first",
+        },
+    )
+    op.create_foreign_key_not_valid(
+        "workflow_definitions_organization_id_fkey",
+        "workflow_definitions",
+        "organizations",
+        ["organization_id"],
+        ["id"],
+        ondelete="CASCADE",
+    )
+    op.validate_constraint("workflow_definitions_organization_id_fkey", "workflow_definitions")
+    op.create_foreign_key_not_valid(
+        "workflow_definitions_created_by_fkey",
+        "workflow_definitions",
+        "auth.users",
+        ["created_by"],
+        ["id"],
+        if_referent_exists=True,
+    )
+    op.validate_constraint("workflow_definitions_created_by_fkey", "workflow_definitions")
+    op.create_check_where_rows_allow(
+        "workflow_definitions_trigger_type_check",
+        "workflow_definitions",
+        "trigger_type",
+        "trigger_type IN ('manual', 'schedule', 'event', 'condition')",
+    )
+    for column in ("organization_id", "is_active", "trigger_type"):
+        op.create_index_concurrently(f"idx_workflow_definitions_{column}", "workflow_definitions", [column])
+    op.ensure_trigger(
+        "update_workflow_definitions_updated_at",
+        "workflow_definitions",
+        "BEFORE UPDATE",
+        "FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column()",
+    )
+    op.ensure_policy(
+        "Users can view organization workflows",
+        "workflow_definitions",
+        "SELECT",
+        to="authenticated",
+        using="workflow_private.matches(organization_id, (SELECT workflow_private.identity()))",
+    )
+    administered = "organization_id = (SELECT workflow_private.administered_organization())"
+    op.ensure_policy(
+        "Admins can insert workflows", "workflow_definitions", "INSERT", to="authenticated", check=administered
+    )
+    op.ensure_policy(
+        "Admins can update workflows",
+        "workflow_definitions",
+        "UPDATE",
+        to="authenticated",
+        using=administered,
+        check=administered,
+    )
+    op.ensure_policy(
+        "Admins can delete workflows", "workflow_definitions", "DELETE", to="authenticated", using=administered
+    )
+    own = "organization_id = (SELECT workflow_private.worker_organization())"
+    op.ensure_policy(
+        "Workers can view workflows", "workflow_definitions", "SELECT", to="workflow_worker", using=own
+    )
+    op.ensure_policy(
+        "Workers can update workflows",
+        "workflow_definitions",
+        "UPDATE",
+        to="workflow_worker",
+        using=own,
+        check=own,
+    )
+    enable_row_security("workflow_definitions")
+
+
+def create_logs() -> None:
+    op.ensure_table(
+        "workflow_execution_logs",
+        """
+        id bigserial PRIMARY KEY,
+        workflow_id uuid NOT NULL,
+        execution_start timestamptz NOT NULL DEFAULT now(),
+        execution_end timestamptz,
+        status text NOT NULL,
+        trigger_data jsonb,
+        execution_result jsonb,
+        error_details text,
+        created_at timestamptz NOT NULL DEFAULT now()
+        """,
+        comment="Runs of workflows: a row is inserted when one starts, updated when it ends",
+        comments={
+            "workflow_id": "The workflow that ran; deleting it deletes its logs",
+            "execution_end": "NULL while it runs",
+            "status": "running, then success, error, or partial when only some steps succeeded",
+            "trigger_data": "What its trigger handed over",
+            "execution_result": "What it returned",
+            "error_details": "Why it failed",
+        },
+    )
+    op.create_foreign_key_not_valid(
+        "workflow_execution_logs_workflow_id_fkey",
+        "workflow_execution_logs",
+        "workflow_definitions",
+        ["workflow_id"],
+        ["id"],
+        ondelete="CASCADE",
+    )
+    op.validate_constraint("workflow_execution_logs_workflow_id_fkey", "workflow_execution_logs")
+    op.create_check_where_rows_allow(
+        "workflow_execution_logs_status_check",
+        "workflow_execution_logs",
+        "status",
+        "status IN ('running', 'success', 'error', 'partial')",
+    )
+    for index, column in (("workflow_id", "workflow_id"), ("status", "status"), ("created_at", "created_at DESC")):
+        op.create_index_concurrently(
+            f"idx_workflow_execution_logs_{index}", "workflow_execution_logs", [sa.text(column)]
+        )
+    mine = """EXISTS (
+        SELECT FROM public.workflow_definitions AS definition
+        WHERE definition.id = workflow_id
+            AND workflow_private.matches(definition.organization_id, (SELECT workflow_private.identity())))"""
+    op.ensure_policy(
+        "Users can view workflow logs", "workflow_execution_logs", "SELECT", to="authenticated", using=mine
+    )
+    op.ensure_policy(
+        "System can insert workflow logs", "workflow_execution_logs", "INSERT", to="authenticated", check=mine
+    )
+    own = """EXISTS (
+        SELECT FROM public.workflow_definitions AS definition
+        WHERE definition.id = workflow_id
+            AND definition.organization_id = (SELECT workflow_private.worker_organization()))"""
+    op.ensure_policy(
+        "Workers can view workflow logs", "workflow_execution_logs", "SELECT", to="workflow_worker", using=own
+    )
+    op.ensure_policy(
+        "Workers can insert workflow logs",
+        "workflow_execution_logs",
+        "INSERT",
+        to="workflow_worker",
+        check=own,
+    )
+    op.ensure_policy(
+        "Workers can update workflow logs",
+        "workflow_execution_logs",
+        "UPDATE",
+        to="workflow_worker",
+        using=own,
+        check=own,
+    )
+    enable_row_security("workflow_execution_logs")
+
+
+def enable_row_security(table: str) -> None:
+    op.execute_unless(
+        f"SELECT FROM pg_class WHERE oid = '{table}'::regclass AND relrowsecurity",
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+    )
+
+
+def grant() -> None:
+    every = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    op.set_privileges(
+        "TABLE",
+        "workflow_definitions",
+        {
+            "anon": (),
+            "authenticated": every,
+            "workflow_worker": ("SELECT", ("UPDATE", ("last_executed_at",))),
+            "service_role": every,
+        },
+    )
+    op.set_privileges(
+        "TABLE",
+        "workflow_execution_logs",
+        {
+            "anon": (),
+            "authenticated": ("SELECT", "INSERT"),
+            "workflow_worker": (
+                "SELECT",
+                "INSERT",
+                ("UPDATE", ("execution_end", "status", "execution_result", "error_details")),
+            ),
+            "service_role": every,
+        },
+    )
+    users = ("authenticated", "workflow_worker", "service_role")
+    op.set_privileges(
+        "SEQUENCE", "workflow_execution_logs_id_seq", {"anon": (), **dict.fromkeys(users, ("USAGE",))}
+    )
+
+
+def downgrade() -> None:
+    op.execute("DROP TABLE IF EXISTS workflow_execution_logs")
+    op.execute("DROP TABLE IF EXISTS workflow_definitions")
+    op.execute("DROP FUNCTION IF EXISTS workflow_private.administered_organization()")
+    op.execute("DROP FUNCTION IF EXISTS workflow_private.worker_organization()")
+    op.execute("DROP FUNCTION IF EXISTS workflow_private.matches(uuid, text[])")
+    op.execute("DROP FUNCTION IF EXISTS workflow_private.identity()")
+    for kind, name in (
+        ("TABLE", "public.profiles"),
+        ("TABLE", "public.organizations"),
+        ("FUNCTION", "public.update_updated_at_column()"),
+    ):
+        oid = f"to_reg{'class' if kind == 'TABLE' else 'procedure'}('{name}')"
+        catalog = f"pg_{'class' if kind == 'TABLE' else 'proc'}"
+        op.execute(f"""
+            DO $stand_in$
+            BEGIN
+                IF obj_description({oid}, '{catalog}') = '{STAND_IN}' THEN
+                    DROP {kind} {name};
+                END IF;
+            END
+            $stand_in$
+        """)

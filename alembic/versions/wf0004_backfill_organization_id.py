@@ -1,0 +1,79 @@
+"""Fill organization_id of the old logs from their definitions, and let foreign keys hold it.
+
+Why: logs written before the triggers have no organization, or a wrong one where it was filled by hand.
+Locks: rows only, batch by batch, for the backfill; SHARE ROW EXCLUSIVE for an instant on
+workflow_execution_logs and the referenced table for each key; SHARE UPDATE EXCLUSIVE on
+workflow_execution_logs and ROW SHARE on the referenced table while a key is validated.
+"""
+
+from alembic import op
+
+revision = "wf0004_backfill_organization_id"
+down_revision = "wf0003_add_organization_id"
+branch_labels = None
+depends_on = None
+
+_TO_ORGANIZATION = "workflow_execution_logs_organization_id_fkey"
+_TO_DEFINITION = "workflow_execution_logs_workflow_id_organization_id_fkey"
+creates = {"workflow_execution_logs": (_TO_ORGANIZATION, _TO_DEFINITION)}
+
+
+def upgrade() -> None:
+    lift_force()
+    fill()
+    op.create_foreign_key_not_valid(
+        _TO_ORGANIZATION,
+        "workflow_execution_logs",
+        "organizations",
+        ["organization_id"],
+        ["id"],
+        ondelete="CASCADE",
+    )
+    op.create_foreign_key_not_valid(
+        _TO_DEFINITION,
+        "workflow_execution_logs",
+        "workflow_definitions",
+        ["workflow_id", "organization_id"],
+        ["id", "organization_id"],
+        onupdate="CASCADE",
+        ondelete="CASCADE",
+    )
+    # Until the keys stood, a writer could send an organization that a move had just made wrong.
+    fill()
+    op.validate_constraint(_TO_ORGANIZATION, "workflow_execution_logs")
+    op.validate_constraint(_TO_DEFINITION, "workflow_execution_logs")
+
+
+def lift_force() -> None:
+    """It may have been set since the first revision."""
+    for table in ("workflow_definitions", "workflow_execution_logs"):
+        op.execute_unless(
+            f"SELECT FROM pg_class WHERE oid = '{table}'::regclass AND NOT relforcerowsecurity",
+            f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY",
+        )
+
+
+def fill() -> None:
+    # FOR KEY SHARE keeps a definition from moving until its logs are committed; workflow_id is asked
+    # again, since the log itself may have moved to another workflow.
+    op.backfill(
+        "workflow_execution_logs",
+        "id",
+        """
+        WITH stale AS MATERIALIZED (
+            SELECT log.id, log.workflow_id, definition.organization_id
+            FROM workflow_execution_logs AS log
+            JOIN workflow_definitions AS definition ON definition.id = log.workflow_id
+            WHERE log.id BETWEEN :first AND :last
+                AND log.organization_id IS DISTINCT FROM definition.organization_id
+            FOR KEY SHARE OF definition
+        )
+        UPDATE workflow_execution_logs AS log SET organization_id = stale.organization_id
+        FROM stale WHERE log.id = stale.id AND log.workflow_id = stale.workflow_id
+        """,
+    )
+
+
+def downgrade() -> None:
+    op.execute_step(f"ALTER TABLE workflow_execution_logs DROP CONSTRAINT IF EXISTS {_TO_DEFINITION}")
+    op.execute_step(f"ALTER TABLE workflow_execution_logs DROP CONSTRAINT IF EXISTS {_TO_ORGANIZATION}")

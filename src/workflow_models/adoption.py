@@ -1,0 +1,79 @@
+"""What an upgrade finds: the state that a database is in, and who can forge an identity in it."""
+
+# One text. Catalogs only: a look at the rows would scan the logs.
+STATE = """
+WITH found AS (
+    SELECT to_regclass('public.organizations') AS organizations,
+        to_regclass('public.workflow_definitions') AS definitions,
+        to_regclass('public.workflow_execution_logs') AS logs
+), logs AS (
+    SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = logs AND attname = 'trigger_id') AS orchestration,
+        EXISTS (SELECT FROM pg_attribute WHERE attrelid = logs AND attname = 'organization_id') AS organization,
+        EXISTS (
+            SELECT FROM pg_constraint
+            WHERE conrelid = logs AND contype = 'f' AND convalidated AND confrelid = organizations) AS key,
+        EXISTS (
+            SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+            WHERE i.indrelid = logs AND i.indisvalid
+                AND c.relname = 'idx_workflow_execution_logs_organization_id') AS basic_index,
+        EXISTS (
+            SELECT FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+            WHERE i.indrelid = logs AND c.relname = 'idx_failed_workflow_executions') AS failed_index
+    FROM found
+)
+SELECT CASE
+    WHEN definitions IS NULL AND logs.logs IS NULL AND organizations IS NULL THEN 'an empty database'
+    WHEN definitions IS NULL AND logs.logs IS NULL THEN 'an application without workflow tables'
+    WHEN definitions IS NULL THEN 'the application''s workflow_execution_logs without workflow_definitions'
+    WHEN logs.logs IS NULL THEN 'the application''s workflow_definitions without workflow_execution_logs'
+    WHEN NOT organization AND NOT orchestration
+        THEN 'the application''s tables before orchestration and organization_id'
+    WHEN NOT organization THEN 'the application''s tables before the organization_id fix'
+    WHEN NOT key OR NOT basic_index THEN 'a hand-written organization_id fix that stopped half way'
+    WHEN failed_index THEN 'the application''s tables after its four hand-written migrations'
+    ELSE 'the application''s tables after the hand-written organization_id fix'
+END
+FROM found CROSS JOIN (SELECT logs.*, found.logs FROM logs, found) AS logs
+"""
+
+# A row for each grant on profiles with which somebody who is not its owner may take an organization or
+# a role, and that no missing policy stops.
+PROFILE_WARNINGS = """
+WITH profiles AS (
+    SELECT oid, relowner, relrowsecurity, relacl FROM pg_class WHERE oid = to_regclass('public.profiles')
+), granted AS (
+    SELECT acl.grantee, acl.privilege_type, NULL::text AS column_name
+    FROM profiles CROSS JOIN aclexplode(profiles.relacl) AS acl
+    UNION ALL
+    SELECT acl.grantee, acl.privilege_type, a.attname::text
+    FROM profiles JOIN pg_attribute AS a ON a.attrelid = profiles.oid CROSS JOIN aclexplode(a.attacl) AS acl
+), risky AS (
+    SELECT granted.*, profiles.oid, profiles.relrowsecurity
+    FROM granted CROSS JOIN profiles LEFT JOIN pg_roles AS r ON r.oid = granted.grantee
+    WHERE granted.grantee <> profiles.relowner
+        AND NOT coalesce(r.rolsuper OR r.rolbypassrls, false)
+        AND (granted.privilege_type = 'INSERT' AND granted.column_name IS NULL
+            OR granted.privilege_type IN ('INSERT', 'UPDATE')
+                AND coalesce(granted.column_name, 'role') IN ('role', 'user_role', 'organization_id'))
+), allowed AS (
+    SELECT risky.*, policy.polname
+    FROM risky LEFT JOIN pg_policy AS policy
+        ON policy.polrelid = risky.oid AND policy.polpermissive AND risky.relrowsecurity
+        AND policy.polcmd IN ('*', CASE risky.privilege_type WHEN 'INSERT' THEN 'a'::"char" ELSE 'w'::"char" END)
+        AND EXISTS (
+            SELECT FROM unnest(policy.polroles) AS member (role)
+            WHERE member.role = 0 OR risky.grantee <> 0 AND pg_has_role(risky.grantee, member.role, 'USAGE'))
+    WHERE NOT risky.relrowsecurity OR policy.oid IS NOT NULL
+)
+SELECT format(
+    '%s may %s: grant %s on profiles%s to %s, %s. Whoever may do that can choose an organization, or become '
+    'a super admin, unless a trigger or the policy''s own text forbids it.',
+    CASE grantee WHEN 0 THEN 'everybody' ELSE grantee::regrole::text END,
+    CASE privilege_type WHEN 'INSERT' THEN 'insert a profile' ELSE 'change a profile''s role or organization' END,
+    privilege_type,
+    coalesce(' (' || quote_ident(column_name) || ')', ''),
+    CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
+    CASE WHEN polname IS NULL THEN 'row security is off' ELSE format('policy %I', polname) END)
+FROM allowed
+ORDER BY 1
+"""

@@ -1,0 +1,370 @@
+"""The operation directives: ``op.…`` for changes that a live application does not notice.
+
+Each is safe to run again, leaves alone what is already as it should be, and runs in a transaction of its
+own: whatever the revision did before it is committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from logging import getLogger
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from alembic.operations import MigrateOperation, Operations
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError
+
+from . import statements
+from .errors import MigrationError
+from .locks import Patience
+from .options import Options
+
+if TYPE_CHECKING:  # Alembic loads this module while that is being imported
+    from alembic.runtime.migration import MigrationContext
+
+log = getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_FIRST_BATCH_ROWS, _BATCH_SECONDS = 2_000, 0.25
+
+
+class Step(MigrateOperation):
+    """Statements of which each is a transaction, tried again while others hold its locks."""
+
+    def __init__(self, *sql: str, waits: bool = False) -> None:
+        self.sql = sql
+        self.waits = waits
+
+    def run(self, context: MigrationContext) -> None:
+        """Run, or write, the statements."""
+        with context.autocommit_block():
+            for sql in self.sql:
+                if context.as_sql:
+                    context.impl.static_output(f"{sql};\n")
+                else:
+                    _run(context, sql, waits=self.waits)
+
+    @classmethod
+    def execute_step(cls, operations: Operations, statement: str) -> None:
+        """Run one statement that is safe to run again."""
+        operations.invoke(cls(statement))
+
+    @classmethod
+    def execute_unless(cls, operations: Operations, condition: str, statement: str) -> None:
+        """Run one statement unless the query ``condition`` gives a row."""
+        operations.invoke(cls(statements.unless(condition, statement)))
+
+    @classmethod
+    def ensure_table(
+        cls,
+        operations: Operations,
+        name: str,
+        columns: str,
+        *,
+        comment: str,
+        comments: Mapping[str, str],
+    ) -> None:
+        """Create a table, or bring the declared columns of an existing one to what is declared.
+
+        :param columns: the column list of CREATE TABLE; its constraints are only for a new table.
+        """
+        operations.invoke(cls(statements.table(name, columns, comments, comment)))
+
+    @classmethod
+    def ensure_columns(
+        cls, operations: Operations, table: str, columns: str, *, comments: Mapping[str, str]
+    ) -> None:
+        """Add the columns that a table lacks, and bring the others to what is declared."""
+        operations.invoke(cls(statements.columns(table, columns, comments)))
+
+    @classmethod
+    def ensure_policy(
+        cls,
+        operations: Operations,
+        name: str,
+        table: str,
+        command: str,
+        *,
+        to: str | Sequence[str],
+        using: str | None = None,
+        check: str | None = None,
+    ) -> None:
+        """Create a policy, or replace one of that name that says something else, in one transaction."""
+        roles = [to] if isinstance(to, str) else to
+        operations.invoke(cls(statements.policy(name, table, command, to=roles, using=using, check=check)))
+
+    @classmethod
+    def ensure_trigger(
+        cls, operations: Operations, name: str, table: str, events: str, action: str
+    ) -> None:
+        """Create a trigger, or replace one of that name that does something else or is disabled.
+
+        :param events: what stands before ON, as ``BEFORE INSERT``.
+        :param action: what stands behind the table, as ``FOR EACH ROW EXECUTE FUNCTION f()``.
+        """
+        operations.invoke(cls(statements.trigger(name, table, events, action)))
+
+    @classmethod
+    def create_foreign_key_not_valid(
+        cls,
+        operations: Operations,
+        constraint_name: str,
+        source_table: str,
+        referent_table: str,
+        local_cols: Sequence[str],
+        remote_cols: Sequence[str],
+        *,
+        onupdate: str | None = None,
+        ondelete: str | None = None,
+        if_referent_exists: bool = False,
+    ) -> None:
+        """Add a foreign key NOT VALID, or replace one of that name that is another.
+
+        :param if_referent_exists: do nothing where the referenced table does not exist.
+        """
+        sql = statements.foreign_key_not_valid(
+            constraint_name,
+            source_table,
+            referent_table,
+            local_cols,
+            remote_cols,
+            onupdate=onupdate,
+            ondelete=ondelete,
+            if_exists=if_referent_exists,
+        )
+        operations.invoke(cls(sql))
+
+    @classmethod
+    def validate_constraint(cls, operations: Operations, constraint_name: str, table: str) -> None:
+        """Validate a constraint that is there and NOT VALID. Writers go on meanwhile."""
+        operations.invoke(cls(statements.validate(constraint_name, table), waits=True))
+
+    @classmethod
+    def create_check_where_rows_allow(
+        cls, operations: Operations, constraint_name: str, table: str, column: str, condition: str
+    ) -> None:
+        """Add a CHECK on a column and validate it; where rows do not satisfy it, say so and leave it out."""
+        operations.invoke(cls(*statements.check_where_rows_allow(constraint_name, table, column, condition)))
+
+    @classmethod
+    def set_privileges(
+        cls,
+        operations: Operations,
+        kind: str,
+        name: str,
+        granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]],
+    ) -> None:
+        """Give each of these roles exactly these privileges, and PUBLIC none; other roles are left alone.
+
+        :param kind: ``TABLE``, ``SEQUENCE``, ``FUNCTION`` or ``SCHEMA``.
+        :param granted: for each role its privileges; one on columns only is ``("UPDATE", [columns])``.
+        """
+        operations.invoke(cls(statements.privileges(kind, name, granted)))
+
+
+class ConcurrentIndex(MigrateOperation):
+    """An index, built while writers go on."""
+
+    def __init__(
+        self, name: str, table: str, columns: Sequence[str | TextClause], unique: bool, where: str | None
+    ) -> None:
+        self.name = name
+        self.table = table
+        self.columns = [c.text if isinstance(c, TextClause) else statements.identifier(c) for c in columns]
+        self.unique = unique
+        self.where = where
+
+    @classmethod
+    def create_index_concurrently(
+        cls,
+        operations: Operations,
+        index_name: str,
+        table_name: str,
+        columns: Sequence[str | TextClause],
+        *,
+        unique: bool = False,
+        where: str | None = None,
+    ) -> None:
+        """Create an index; one of that name that is INVALID or another is dropped and built anew.
+
+        It is built without lock_timeout: it waits for running transactions, but nobody waits for it.
+        """
+        operations.invoke(cls(index_name, table_name, columns, unique, where))
+
+    def run(self, context: MigrationContext) -> None:
+        """Build the index where it is not there as wanted."""
+        on_clone = self._sql(on_clone=True)
+        with context.autocommit_block():
+            if context.as_sql:
+                context.impl.static_output(
+                    f"{statements.drop_different_index(self.name, self.table, on_clone)};\n"
+                )
+                context.impl.static_output(f"{self._sql()};\n")
+                return
+            connection = context.connection
+            assert connection is not None
+            found = self._found(connection)
+            if found is not None:
+                if found.valid and found.facts == self._wanted(connection, on_clone):
+                    return
+                if found.constraint_name:
+                    _run(
+                        context,
+                        f"ALTER TABLE {statements.identifier(self.table)} "
+                        f"DROP CONSTRAINT {statements.identifier(found.constraint_name)}",
+                    )
+                else:
+                    _run(context, f"DROP INDEX CONCURRENTLY {statements.identifier(self.name)}", waits=True)
+            _run(context, self._sql(), waits=True)
+
+    def _sql(self, *, on_clone: bool = False) -> str:
+        return statements.index(
+            self.name, self.table, self.columns, unique=self.unique, where=self.where, on_clone=on_clone
+        )
+
+    def _found(self, connection: Connection) -> Any:
+        oid = statements.regclass(self.table)
+        found = connection.execute(
+            text(
+                f"SELECT i.indrelid = {oid} AS on_table, i.indrelid::regclass AS table_name, i.indisvalid AS valid, "
+                f"({statements.index_facts(self.name, 'i.indrelid')}) AS facts, "
+                "(SELECT conname FROM pg_constraint WHERE conindid = c.oid AND contype IN ('p', 'u', 'x')) "
+                "AS constraint_name "
+                "FROM pg_class AS c JOIN pg_index AS i ON i.indexrelid = c.oid "
+                f"WHERE c.relname = :name AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = {oid})"
+            ),
+            {"name": self.name},
+        ).one_or_none()
+        if found is not None and not found.on_table:
+            raise MigrationError(
+                f"the index {self.name} cannot be built.",
+                happened=f"an index of that name stands on {found.table_name}.",
+                unchanged="that index.",
+                next_step="rename it, then run the same command again.",
+            )
+        return found
+
+    def _wanted(self, connection: Connection, on_clone: str) -> str | None:
+        name = statements.identifier(self.table)
+        connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {name} (LIKE {name})")
+        try:
+            connection.exec_driver_sql(on_clone)
+            wanted = connection.scalar(
+                text(statements.index_facts(self.name, f"to_regclass({statements.literal('pg_temp.' + name)})"))
+            )
+            return str(wanted)
+        finally:
+            connection.exec_driver_sql(f"DROP TABLE pg_temp.{name}")
+
+
+class DropConcurrentIndex(Step):
+    """An index, dropped while writers go on."""
+
+    @classmethod
+    def drop_index_concurrently(cls, operations: Operations, index_name: str) -> None:
+        """Drop an index where it exists."""
+        sql = f"DROP INDEX CONCURRENTLY IF EXISTS {statements.identifier(index_name)}"
+        operations.invoke(cls(sql, waits=True))
+
+
+class Backfill(MigrateOperation):
+    """Rows brought to what they should be, batch by batch."""
+
+    def __init__(self, table: str, key: str, statement: str) -> None:
+        self.table = table
+        self.key = key
+        self.statement = statement
+
+    @classmethod
+    def backfill(cls, operations: Operations, table: str, key: str, statement: str) -> None:
+        """Run a statement over windows of a table's key, with a commit after each.
+
+        There is no bookkeeping: the statement must pass over rows that are right, so that a run after a
+        kill goes over all windows again. It adapts the windows to about 250 ms each.
+
+        :param key: a unique column of the table.
+        :param statement: holds ``:first`` and ``:last``, the inclusive bounds of a window.
+        """
+        operations.invoke(cls(table, key, statement))
+
+    def run(self, context: MigrationContext) -> None:
+        """Go over the table once, up to the largest key that it had at the start."""
+        with context.autocommit_block():
+            if context.as_sql:
+                script = statements.backfill_script(self.table, self.key, self.statement, 10_000)
+                context.impl.static_output(f"{script};\n")
+                return
+            connection = context.connection
+            assert connection is not None
+            table, key = statements.identifier(self.table), statements.identifier(self.key)
+            first = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} LIMIT 1"))
+            end = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} DESC LIMIT 1"))
+            window = text(
+                f"SELECT max_key FROM (SELECT {key} AS max_key FROM {table} WHERE {key} >= :first "
+                f"ORDER BY {key} LIMIT :rows) AS window_rows ORDER BY max_key DESC LIMIT 1"
+            )
+            following = text(
+                f"SELECT {key} FROM {table} WHERE {key} > :last AND {key} <= :end ORDER BY {key} LIMIT 1"
+            )
+            rows, changed = _FIRST_BATCH_ROWS, 0
+            while first is not None:
+                last = connection.scalar(window, {"first": first, "rows": rows})
+                if last is None:  # the rest was deleted meanwhile
+                    break
+                started = time.monotonic()
+                bounds = {"first": first, "last": last}
+                changed += _retried(
+                    context, lambda bounds=bounds: connection.execute(text(self.statement), bounds).rowcount
+                )
+                rows = _adapted(rows, time.monotonic() - started)
+                first = connection.scalar(following, {"last": last, "end": end})
+            log.info("  %s: %d rows filled", self.table, changed)
+
+
+def _adapted(rows: int, seconds: float) -> int:
+    factor = _BATCH_SECONDS / max(seconds, 0.001)
+    return max(100, min(100_000, int(rows * max(0.25, min(2.0, factor)))))
+
+
+def _run(context: MigrationContext, sql: str, *, waits: bool = False) -> None:
+    """Run a statement; where it may wait, lock_timeout is off, since nobody queues behind it for long."""
+    connection = context.connection
+    assert connection is not None
+    plain = {"no_parameters": True}  # else a % in the statement would start a parameter
+
+    def execute() -> None:
+        connection.exec_driver_sql(sql, execution_options=plain)
+
+    if not waits:
+        _retried(context, execute)
+        return
+    before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
+    connection.exec_driver_sql("SET lock_timeout = 0")
+    try:
+        _retried(context, execute)
+    finally:
+        if not connection.invalidated:
+            connection.exec_driver_sql(f"SET lock_timeout = '{before}'")
+
+
+def _retried(context: MigrationContext, execute: Callable[[], Result]) -> Result:
+    run: Patience = context.opts.get("online_patience") or Patience(Options())
+    patience = Patience(run.options, run.blocker)
+    while True:
+        try:
+            return execute()
+        except DBAPIError as error:
+            patience.failed(error)
+
+
+def _implement(operations: Operations, operation: Any) -> None:
+    operation.run(operations.migration_context)
+
+
+for _operation in (Step, ConcurrentIndex, DropConcurrentIndex, Backfill):
+    for _name, _attribute in vars(_operation).items():
+        if isinstance(_attribute, classmethod):
+            Operations.register_operation(_name)(_operation)
+    Operations.implementation_for(_operation)(_implement)

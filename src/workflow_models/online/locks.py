@@ -1,0 +1,161 @@
+"""Locks of a migration: short waits, many tries, one migrator at a time, and who was in the way."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from logging import getLogger
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from .errors import MigrationError
+from .options import Options
+
+log = getLogger(__name__)
+
+_LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED = "55P03", "40P01"
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Give the SQLSTATE that the server sent with an error, or None."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
+
+
+def is_lock_failure(error: BaseException) -> bool:
+    """Tell whether a statement failed only because somebody else held a lock."""
+    return sqlstate(error) in (_LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED)
+
+
+class LocksNotAcquired(Exception):
+    """Every try to get a lock ran into the timeout."""
+
+    def __init__(self, tries: int, blocker: str | None) -> None:
+        super().__init__(tries, blocker)
+        self.tries = tries
+        self.blocker = blocker
+
+
+@dataclass
+class Patience:
+    """Counts the tries of one statement or revision, and waits between them."""
+
+    options: Options
+    blocker: Callable[[], str | None] = lambda: None
+    failures: int = 0
+
+    def failed(self, error: DBAPIError) -> None:
+        """Wait a little after a lock failure.
+
+        :raises DBAPIError: the error itself, where it is of another kind.
+        :raises LocksNotAcquired: when the tries are used up.
+        """
+        if not is_lock_failure(error):
+            raise error
+        self.failures += 1
+        if self.failures >= self.options.lock_tries:
+            raise LocksNotAcquired(self.failures, self.blocker()) from error
+        # The pause leaves room for those who queued behind us; its jitter breaks a rhythm shared with them.
+        time.sleep(random.uniform(0.5, 1.5) * min(0.1 * self.failures, 1.0))
+
+
+@dataclass
+class BlockerWatch:
+    """Asks from a connection of its own who blocks the migrator: the server tells only while one waits."""
+
+    engine: Engine
+    interval_s: float = 0.1
+    last_seen: str | None = None
+    _pid: int | None = None
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self, pid: int) -> None:
+        """Watch the backend with this process id from now on."""
+        self._pid = pid
+
+    def seen(self) -> str | None:
+        """Say who was last seen in the way."""
+        return self.last_seen
+
+    @contextmanager
+    def running(self) -> Iterator["BlockerWatch"]:
+        """Watch while the block runs."""
+        thread = threading.Thread(target=self._ask, name="migration-blocker-watch", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    def _ask(self) -> None:
+        try:
+            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                while not self._stopped.wait(self.interval_s):
+                    if self._pid is not None:
+                        self.last_seen = connection.scalar(_BLOCKERS, {"pid": self._pid}) or self.last_seen
+        except DBAPIError as error:  # it only serves the message; the migration goes on without it
+            log.debug("cannot watch for blockers: %s", error.orig)
+
+
+# Age, state and statement of others are NULL for a role without pg_read_all_stats.
+_DESCRIPTION = """
+    'pid ' || activity.pid
+    || ' (' || concat_ws(', ',
+        nullif(activity.application_name, ''),
+        'user ' || activity.usename,
+        to_char(extract(epoch FROM clock_timestamp() - activity.xact_start), 'FM999999990') || ' s in a transaction',
+        activity.state,
+        left(regexp_replace(nullif(activity.query, '<insufficient privilege>'), '\\s+', ' ', 'g'), 60))
+    || ')'
+"""
+_BLOCKERS = text(
+    f"SELECT string_agg({_DESCRIPTION}, '; ' ORDER BY activity.pid) "
+    "FROM pg_stat_activity AS activity WHERE activity.pid = ANY (pg_blocking_pids(:pid))"
+)
+_HOLDER = text(
+    f"SELECT {_DESCRIPTION} FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid) "
+    "WHERE held.locktype = 'advisory' AND held.granted "
+    "AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND (held.classid::bigint << 32) | held.objid::bigint = :key AND held.objsubid = 1 LIMIT 1"
+)
+
+
+@contextmanager
+def only_migrator(connection: Connection, name: str, options: Options) -> Iterator[None]:
+    """Hold the lock of migrators on this database while the block runs.
+
+    The lock lives in an open transaction that has no snapshot, so that concurrent index builds do not
+    wait for it, and it goes with the connection, behind a pooler too.
+
+    :param connection: used for nothing else.
+    :param name: what is migrated; other names do not wait for each other.
+    :raises MigrationError: when another migrator holds the lock for longer than the options allow.
+    """
+    key: int = connection.scalar(text("SELECT hashtextextended(:name, 0)"), {"name": f"migrator of {name}"})
+    connection.commit()
+    deadline = time.monotonic() + options.migrator_wait_s
+    tell_at = time.monotonic()
+    # Without parameters: the portal of a statement that has some stays open, and its snapshot with it.
+    take = f"SELECT pg_try_advisory_xact_lock({key:d})"
+    plain = {"no_parameters": True}
+    while not connection.exec_driver_sql(take, execution_options=plain).scalar():
+        holder = connection.scalar(_HOLDER, {"key": key}) or "a migrator that has just ended"
+        connection.rollback()
+        if time.monotonic() > deadline:
+            raise MigrationError(
+                "another migrator is at work on this database.",
+                happened=f"waited {options.migrator_wait_s} s; {holder} holds the migrators' lock.",
+                unchanged="this run did nothing.",
+                next_step="let it finish, or end it, then run the same command again.",
+            )
+        if time.monotonic() >= tell_at:
+            log.info("waiting for another migrator: %s", holder)
+            tell_at = time.monotonic() + 5
+        time.sleep(random.uniform(0.1, 0.3))
+    try:
+        yield
+    finally:
+        connection.rollback()

@@ -1,0 +1,166 @@
+"""Refusals, decided for a whole plan before its first step.
+
+A revision module may state, beside ``upgrade()`` and ``downgrade()``:
+
+``upgrade_refusals``
+    queries whose every row ``(happened, next_step)`` is a reason not to start an upgrade through it.
+    ``next_step`` may be NULL.
+``creates``
+    the indexes, constraints, policies, triggers and statistics that it puts on tables: their names by table.
+``downgrade_drops``
+    tables and indexes (``"name"``), columns (``"table.column"``) and functions (``"schema.name(types)"``)
+    that its downgrade drops, or queries for such names. What depends on them and was not created by a revision refuses the downgrade, since dropping would reach into what others own.
+``downgrade_losses``
+    what its downgrade loses for good, as a mapping from a description to a query that counts it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from alembic.script import Script
+from sqlalchemy import Connection, text
+
+from .errors import MigrationError
+
+
+def refuse_upgrade(connection: Connection, revisions: Sequence[Script], at: str) -> None:
+    """Raise when a revision of the plan cannot be applied to this database.
+
+    :raises MigrationError: with all reasons, and all statements to run, at once.
+    """
+    reasons = [
+        (row[0], row[1])
+        for revision in revisions
+        for query in getattr(revision.module, "upgrade_refusals", ())
+        for row in connection.execute(text(query))
+    ]
+    if reasons:
+        raise MigrationError(
+            "this database cannot be upgraded yet.",
+            happened=list(dict.fromkeys(happened for happened, _ in reasons)),
+            unchanged=f"the database is at {at}; nothing was done.",
+            next_step=[
+                *dict.fromkeys(step for _, step in reasons if step),
+                "then run the same command again.",
+            ],
+        )
+
+
+def refuse_downgrade(
+    connection: Connection,
+    revisions: Sequence[Script],
+    at: str,
+    *,
+    all_revisions: Iterable[Script],
+    allow_data_loss: bool,
+) -> None:
+    """Raise when a downgrade would reach into foreign objects, or lose rows without leave.
+
+    :param all_revisions: also those that are not in the plan: one may have stopped half way.
+    :raises MigrationError: naming the objects, or counting what would be lost.
+    """
+    ours = [
+        (table, name)
+        for revision in all_revisions
+        for table, names in getattr(revision.module, "creates", {}).items()
+        for name in names
+    ]
+    drops = [drop for revision in revisions for drop in getattr(revision.module, "downgrade_drops", ())]
+    dependents = sorted(set(_dependents(connection, drops, ours)))
+    if dependents:
+        raise MigrationError(
+            "the downgrade would drop what other objects need.",
+            happened=dependents,
+            unchanged=f"the database is at {at}; nothing was done.",
+            next_step="drop or change those objects yourself, then run the same command again.",
+        )
+    losses = list(_losses(connection, revisions)) if not allow_data_loss else []
+    if losses:
+        raise MigrationError(
+            "the downgrade would lose what cannot be derived again.",
+            happened=losses,
+            unchanged=f"the database is at {at}; nothing was done.",
+            next_step="back it up; if it may go, add -x allow-data-loss=true.",
+        )
+
+
+def _losses(connection: Connection, revisions: Iterable[Script]) -> Iterator[str]:
+    for revision in revisions:
+        for what, query in getattr(revision.module, "downgrade_losses", {}).items():
+            count = connection.scalar(text(query))
+            if count:
+                yield f"{revision.revision}: {count} {what}"
+
+
+# Objects that hang on a dropped one. The parts of a dropped table go with it, so those made by the
+# revisions are passed over by name, and so are row types, sequences and defaults, which nobody named.
+_DEPENDENTS = text("""
+WITH dropped AS (
+    SELECT 'pg_class'::regclass AS classid, c.oid AS objid, 0 AS objsubid, wanted.name
+    FROM unnest(CAST(:tables AS text[])) AS wanted (name) JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)
+    UNION ALL
+    SELECT 'pg_class'::regclass, a.attrelid, a.attnum, wanted.name
+    FROM unnest(CAST(:columns AS text[])) AS wanted (name)
+    JOIN pg_attribute AS a
+        ON a.attrelid = to_regclass(split_part(wanted.name, '.', 1)) AND a.attname = split_part(wanted.name, '.', 2)
+    UNION ALL
+    SELECT 'pg_proc'::regclass, p.oid, 0, wanted.name
+    FROM unnest(CAST(:functions AS text[])) AS wanted (name) JOIN pg_proc AS p ON p.oid = to_regprocedure(wanted.name)
+), hanging AS (
+    SELECT dropped.name, d.classid, d.objid, d.objsubid
+    FROM dropped JOIN pg_depend AS d
+        ON d.refclassid = dropped.classid AND d.refobjid = dropped.objid
+        AND (dropped.objsubid = 0 OR d.refobjsubid = dropped.objsubid)
+    WHERE d.deptype <> 'i' AND d.classid NOT IN ('pg_type'::regclass, 'pg_attrdef'::regclass)
+), named AS (
+    SELECT hanging.*,
+        coalesce(
+            (SELECT conname FROM pg_constraint WHERE classid = 'pg_constraint'::regclass AND oid = objid),
+            (SELECT polname FROM pg_policy WHERE classid = 'pg_policy'::regclass AND oid = objid),
+            (SELECT tgname FROM pg_trigger WHERE classid = 'pg_trigger'::regclass AND oid = objid),
+            (SELECT stxname FROM pg_statistic_ext WHERE classid = 'pg_statistic_ext'::regclass AND oid = objid),
+            (SELECT relname FROM pg_class WHERE classid = 'pg_class'::regclass AND oid = objid)) AS object_name,
+        coalesce(
+            (SELECT conrelid FROM pg_constraint WHERE classid = 'pg_constraint'::regclass AND oid = objid),
+            (SELECT polrelid FROM pg_policy WHERE classid = 'pg_policy'::regclass AND oid = objid),
+            (SELECT tgrelid FROM pg_trigger WHERE classid = 'pg_trigger'::regclass AND oid = objid),
+            (SELECT indrelid FROM pg_index WHERE classid = 'pg_class'::regclass AND indexrelid = objid),
+            (SELECT stxrelid FROM pg_statistic_ext WHERE classid = 'pg_statistic_ext'::regclass AND oid = objid)) AS on_table
+    FROM hanging
+)
+SELECT pg_describe_object(classid, objid, objsubid) || ' depends on ' || name
+FROM named
+WHERE NOT (classid = 'pg_class'::regclass
+        AND (SELECT relkind FROM pg_class WHERE oid = objid) IN ('S', 't'))
+    AND NOT EXISTS (
+        SELECT FROM unnest(CAST(:our_tables AS text[]), CAST(:our_names AS text[])) AS ours (table_name, name)
+        WHERE ours.name = object_name AND to_regclass(ours.table_name) = on_table)
+    AND NOT (classid = 'pg_constraint'::regclass
+        AND (SELECT contype FROM pg_constraint WHERE oid = objid) IN ('n', 'p')
+        AND on_table IN (SELECT objid FROM dropped))
+    AND NOT (classid = 'pg_class'::regclass
+        AND objid IN (SELECT objid FROM dropped))
+""")
+
+
+def _dependents(
+    connection: Connection, drops: Sequence[str], ours: Sequence[tuple[str, str]]
+) -> Iterator[str]:
+    drops = [
+        name
+        for drop in drops
+        for name in (connection.scalars(text(drop)) if drop.startswith("SELECT ") else [drop])
+    ]
+    functions = [drop for drop in drops if "(" in drop]
+    columns = [drop for drop in drops if "." in drop and drop not in functions]
+    tables = [drop for drop in drops if drop not in functions and drop not in columns]
+    if drops:
+        yield from connection.scalars(
+            _DEPENDENTS,
+            {
+                "functions": functions,
+                "columns": columns,
+                "tables": tables,
+                "our_tables": [table for table, _ in ours],
+                "our_names": [name for _, name in ours],
+            },
+        )

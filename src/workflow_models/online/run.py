@@ -1,0 +1,340 @@
+"""What an ``env.py`` calls: one run of an Alembic command, against a live database or as a script.
+
+Online: one migrator at a time; the plan is resolved once and refused as a whole or not at all; each try
+has a connection of its own; lock failures are tried again with what is left of the plan.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from logging import getLogger
+from typing import Any
+
+from alembic import context
+from alembic.runtime.migration import MigrationContext, RevisionStep
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, MetaData, NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from .errors import MigrationError
+from .locks import BlockerWatch, LocksNotAcquired, Patience, only_migrator, sqlstate
+from .options import Options, read_options
+from .plan import refuse_downgrade, refuse_upgrade
+from .statements import NOTICE_SQLSTATE
+
+log = getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a run migrates.
+
+    :param url: the database; None where only a script is written.
+    :param metadata: what autogenerate compares the database with.
+    :param version_table_schema: holds the version table; created by an upgrade.
+    :param search_path: pinned for the whole run, so that neither names nor printed expressions depend
+        on the role or the database.
+    :param state: a query for one text that says what an upgrade found, printed at its start.
+    :param warnings: queries for texts that upgrade and check print as warnings.
+    :param configure: further arguments for Alembic's ``context.configure()``.
+    """
+
+    url: URL | None
+    metadata: MetaData | Sequence[MetaData] | None
+    version_table_schema: str
+    search_path: str
+    state: str | None = None
+    warnings: Sequence[str] = ()
+    configure: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run(target: Callable[[Mapping[str, str]], Target]) -> None:
+    """Run the Alembic command that is under way.
+
+    :param target: gives what is to be migrated from the ``-x`` arguments. A caller from Python passes
+        them as a mapping in ``Config.attributes["x"]``.
+    :raises MigrationError: when called from Python; under the ``alembic`` command the error is printed
+        to stderr and the exit status is its ``exit_code``.
+    """
+    try:
+        x = {**context.config.attributes.get("x", {}), **context.get_x_argument(as_dictionary=True)}
+        options = read_options(x)
+        if context.is_offline_mode():
+            _write_script(target(x))
+        else:
+            _Run(target(x), options).execute()
+    except MigrationError as error:
+        if context.config.cmd_opts is None:
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _write_script(target: Target) -> None:
+    context.configure(
+        dialect_name="postgresql",
+        literal_binds=True,
+        target_metadata=target.metadata,
+        version_table_schema=target.version_table_schema,
+        transaction_per_migration=True,
+        **target.configure,
+    )
+    for setting, value in {**_SESSION_SETTINGS, "search_path": target.search_path}.items():
+        context.static_output(f"SET {setting} = {value};")
+    context.static_output(f"CREATE SCHEMA IF NOT EXISTS {target.version_table_schema};")
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+# Settings of role, database or pooler never decide. row_security = off turns rows that a policy would
+# hide from the migrator into an error.
+_SESSION_SETTINGS = {
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "row_security": "off",
+}
+# Not on every server version. Without client_connection_check_interval the backend of a killed migrator
+# works on after its lock is free.
+_OPTIONAL_SETTINGS = {
+    "transaction_timeout": "0",
+    "idle_session_timeout": "0",
+    "client_connection_check_interval": "1000",
+}
+
+
+class _Run:
+    def __init__(self, target: Target, options: Options) -> None:
+        assert target.url is not None
+        self.target = target
+        self.options = options
+        self.engine = create_engine(
+            target.url,
+            poolclass=NullPool,
+            connect_args={
+                "connect_timeout": 10,
+                # Behind a transaction pooler a prepared statement belongs to somebody else's session.
+                "prepare_threshold": None,
+                "application_name": "alembic",
+            },
+        )
+
+    def execute(self) -> None:
+        with _connect(self.engine) as probe, self._translated(probe):
+            self._set_session(probe)
+            self._configure(probe, dont_mutate=True)
+            command = dict(context.get_context().opts)
+            if "destination_rev" not in command:
+                self._read(probe, compares="revision_context" in command)
+                return
+            with (
+                _connect(self.engine) as guard,
+                only_migrator(guard, f"{self.target.version_table_schema}.alembic_version", self.options),
+            ):
+                self._move(probe, command)
+
+    def _read(self, connection: Connection, *, compares: bool) -> None:
+        """Run a command that changes nothing: current, check, revision."""
+        self._known_heads(context.get_context())
+        if compares:
+            self._warn(connection)
+        connection.rollback()
+        with context.begin_transaction():
+            context.run_migrations()
+
+    def _move(self, probe: Connection, command: dict[str, Any]) -> None:
+        migration_context = context.get_context()
+        heads = self._known_heads(migration_context)
+        plan: list[Any] = list(command["fn"](heads, migration_context))
+        steps = [step for step in plan if isinstance(step, RevisionStep)]
+        at = _names(heads)
+        if any(step.is_upgrade for step in steps) or not plan:
+            if heads or self.target.state:
+                log.info("from: %s", at if heads else probe.scalar(text(self.target.state)))
+            self._warn(probe)
+        if not plan:
+            log.info("nothing to do: the database is at %s", at)
+            return
+        refuse_upgrade(probe, [step.revision for step in steps if step.is_upgrade], at)
+        refuse_downgrade(
+            probe,
+            [step.revision for step in steps if not step.is_upgrade],
+            at,
+            all_revisions=context.script.walk_revisions(),
+            allow_data_loss=self.options.allow_data_loss,
+        )
+        probe.rollback()
+        with BlockerWatch(self.engine).running() as watch:
+            patience = Patience(self.options, watch.seen)
+            while plan:
+                with _connect(self.engine) as connection:
+                    self._set_session(connection)
+                    connection.exec_driver_sql(
+                        f"CREATE SCHEMA IF NOT EXISTS {self.target.version_table_schema}"
+                    )
+                    connection.commit()
+                    watch.watch(connection.connection.driver_connection.info.backend_pid)  # type: ignore[union-attr]
+                    try:
+                        self._apply(connection, plan, patience)
+                        plan = []
+                    except DBAPIError as error:
+                        connection.rollback()
+                        left = _left(plan, self._heads(probe), migration_context)
+                        if len(left) < len(plan):
+                            patience.failures = 0
+                        plan = left
+                        patience.failed(error)
+
+    def _apply(self, connection: Connection, plan: list[Any], patience: Patience) -> None:
+        started = time.monotonic()
+
+        def tell(*, step: Any, **_: Any) -> None:
+            nonlocal started
+            names = _names(step.up_revision_ids)
+            log.info("%s %s (%.1f s)", "+" if step.is_upgrade else "-", names, time.monotonic() - started)
+            started = time.monotonic()
+
+        self._configure(
+            connection,
+            fn=lambda _heads, _context: plan,
+            dont_mutate=False,
+            on_version_apply=tell,
+            online_patience=patience,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+
+    def _configure(self, connection: Connection, **arguments: Any) -> None:
+        connection.commit()  # Alembic would take an open transaction for somebody else's, and never commit
+        context.configure(
+            connection=connection,
+            target_metadata=self.target.metadata,
+            version_table_schema=self.target.version_table_schema,
+            transaction_per_migration=True,
+            **{**self.target.configure, **arguments},
+        )
+
+    def _set_session(self, connection: Connection) -> None:
+        settings = {
+            **_SESSION_SETTINGS,
+            **_OPTIONAL_SETTINGS,
+            "lock_timeout": str(self.options.lock_timeout_ms),
+            "search_path": self.target.search_path,
+        }
+        connection.execute(
+            text(
+                "SELECT set_config(name, CAST(:settings AS jsonb) ->> name, false) "
+                "FROM pg_settings WHERE name IN (SELECT jsonb_object_keys(CAST(:settings AS jsonb)))"
+            ),
+            {"settings": json.dumps(settings)},
+        )
+        connection.commit()
+        connection.connection.driver_connection.add_notice_handler(_show_notice)  # type: ignore[union-attr]
+
+    def _warn(self, connection: Connection) -> None:
+        for query in self.target.warnings:
+            for warning in connection.scalars(text(query)):
+                log.warning("warning: %s", warning)
+
+    def _heads(self, connection: Connection) -> tuple[str, ...]:
+        version = MigrationContext.configure(
+            connection, opts={"version_table_schema": self.target.version_table_schema}
+        )
+        heads = version.get_current_heads()
+        connection.rollback()
+        return heads
+
+    def _known_heads(self, migration_context: MigrationContext) -> tuple[str, ...]:
+        heads = migration_context.get_current_heads()
+        script = context.script
+        known = {revision.revision for revision in script.walk_revisions()}
+        unknown = sorted(set(heads) - known)
+        if unknown:
+            raise MigrationError(
+                f"the database is at {_names(unknown)}, which these revisions do not know.",
+                happened=f"the newest revision here is {_names(script.get_heads())}.",
+                unchanged="nothing was done.",
+                next_step="run this with the version of the package that made that revision, or a newer one.",
+            )
+        return heads
+
+    @contextmanager
+    def _translated(self, probe: Connection) -> Iterator[None]:
+        """Turn errors of the database into what happened, what stayed and what to do next."""
+        try:
+            yield
+        except LocksNotAcquired as error:
+            at = self._boundary(probe)
+            raise MigrationError(
+                "the locks for the next step could not be had.",
+                happened=f"{error.tries} tries of {self.options.lock_timeout_ms} ms; "
+                f"{error.blocker or 'who held the lock was gone before it could be seen'}.",
+                unchanged=f"{at}; what the next revision had built stays and is used next time.",
+                next_step="end that transaction, then run the same command again.",
+            ) from error
+        except DBAPIError as error:
+            raise MigrationError(
+                "the database refused a statement.",
+                happened=_message(error),
+                unchanged=f"{self._boundary(probe)}; what the next revision had built stays and is used next time.",
+                next_step="mend that, then run the same command again.",
+            ) from error
+
+    def _boundary(self, probe: Connection) -> str:
+        try:
+            probe.rollback()
+            return f"the database is at {_names(self._heads(probe))}"
+        except DBAPIError:
+            return "the database is at the last revision reported above"
+
+
+def _left(plan: list[Any], heads: Iterable[str], migration_context: MigrationContext) -> list[Any]:
+    """Give the part of a plan that has not been done yet, from what the database says."""
+    script: ScriptDirectory | None = migration_context.script
+    assert script is not None
+    applied = {revision.revision for revision in script.iterate_revisions(tuple(heads), "base")} if heads else set()
+    return [
+        step
+        for step in plan
+        if not isinstance(step, RevisionStep) or (step.revision.revision in applied) != step.is_upgrade
+    ]
+
+
+@contextmanager
+def _connect(engine: Engine) -> Iterator[Connection]:
+    try:
+        connection = engine.connect()
+    except DBAPIError as error:
+        raise MigrationError(
+            f"could not connect to {engine.url.render_as_string(hide_password=True)}",
+            happened=_message(error),
+            unchanged="nothing was done.",
+            next_step="check host, port, user, password and database of the URL, and that the server runs.",
+        ) from error
+    with connection:
+        yield connection
+
+
+def _message(error: DBAPIError) -> str:
+    """Give the server's own message, without statement and parameters."""
+    diagnostics = getattr(error.orig, "diag", None)
+    primary = getattr(diagnostics, "message_primary", None) or str(error.orig).strip()
+    detail = getattr(diagnostics, "message_detail", None)
+    hint = getattr(diagnostics, "message_hint", None)
+    state = sqlstate(error)
+    return "\n".join(
+        filter(None, [f"{primary} ({state})" if state else primary, detail, hint and f"hint: {hint}"])
+    )
+
+
+def _show_notice(diagnostics: Any) -> None:
+    if diagnostics.sqlstate == NOTICE_SQLSTATE:
+        log.warning("notice: %s", diagnostics.message_primary)
+
+
+def _names(revisions: Iterable[str]) -> str:
+    return ", ".join(sorted(revisions)) or "base"
+
+

@@ -1,0 +1,417 @@
+"""The SQL of the operation directives: statements that leave alone what is already as it should be.
+
+Each is one statement, a ``DO`` block where something must be decided, so that it is a transaction of its
+own and reads the same in a ``--sql`` script. What is wanted is made on a temporary clone of the table and
+printed by PostgreSQL, so that texts of one printer are compared and no SQL is parsed.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy.dialects import postgresql
+
+_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+
+NOTICE_SQLSTATE = "0NOTE"
+"""SQLSTATE of a NOTICE that the user shall see; PostgreSQL's own notices are not shown."""
+
+
+def identifier(name: str) -> str:
+    """Quote a name, or a name with a schema before a dot, where it needs it."""
+    return ".".join(_preparer.quote(part) for part in name.split("."))
+
+
+def literal(value: str) -> str:
+    """Quote a text."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def regclass(table: str) -> str:
+    """Give the OID of a table as an expression; an error where it does not exist."""
+    return f"{literal(identifier(table))}::regclass"
+
+
+def unless(condition: str, statement: str) -> str:
+    """Run a statement unless a query for what it does gives a row."""
+    return _block(f"IF NOT EXISTS ({condition}) THEN\n    {statement};\nEND IF;")
+
+
+def table(name: str, columns: str, comments: Mapping[str, str], comment: str) -> str:
+    """Create a table, or bring the columns of an existing one to what is declared."""
+    oid = regclass(name)
+    return _block(f"""
+IF to_regclass({literal(identifier(name))}) IS NULL THEN
+    CREATE TABLE {identifier(name)} ({columns});
+END IF;
+{_columns(name, columns, comments)}
+IF obj_description({oid}, 'pg_class') IS DISTINCT FROM {literal(comment)} THEN
+    COMMENT ON TABLE {identifier(name)} IS {literal(comment)};
+END IF;""")
+
+
+def columns(name: str, declarations: str, comments: Mapping[str, str]) -> str:
+    """Add the columns that a table lacks, and bring the others to what is declared."""
+    return _block(_columns(name, declarations, comments))
+
+
+def _columns(name: str, declarations: str, comments: Mapping[str, str]) -> str:
+    temporary = f"pg_temp.{identifier(name)}"
+    facts = """
+        SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+            pg_get_expr(d.adbin, d.adrelid) AS value, col_description(a.attrelid, a.attnum) AS comment
+        FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped"""
+    return f"""
+DECLARE
+    target regclass := {regclass(name)};
+    wanted record;
+BEGIN
+    CREATE TEMPORARY TABLE {identifier(name)} ({declarations});
+    FOR wanted IN
+        SELECT want.*, found.attname IS NULL AS missing, found.type AS found_type,
+            found.value AS found_value, found.attnotnull AS found_notnull, found.comment AS found_comment,
+            {literal(json.dumps(comments))}::jsonb ->> attname AS wanted_comment
+        FROM ({facts.format(oid=f"{literal(temporary)}::regclass")}) AS want
+        LEFT JOIN ({facts.format(oid="target")}) AS found USING (attname)
+    LOOP
+        IF wanted.wanted_comment IS DISTINCT FROM wanted.found_comment AND NOT wanted.missing THEN
+            EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target, wanted.attname, wanted.wanted_comment);
+        END IF;
+        IF wanted.missing THEN
+            EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', target, wanted.attname, wanted.type)
+                || coalesce(' DEFAULT ' || wanted.value, '')
+                || CASE WHEN wanted.attnotnull THEN ' NOT NULL' ELSE '' END;
+            EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', target, wanted.attname, wanted.wanted_comment);
+            CONTINUE;
+        END IF;
+        IF wanted.type <> wanted.found_type THEN
+            RAISE EXCEPTION 'column %.% has type %, not %', target, wanted.attname, wanted.found_type, wanted.type
+                USING ERRCODE = 'datatype_mismatch';
+        END IF;
+        -- A serial's default names a sequence of its own on either side.
+        IF wanted.value IS DISTINCT FROM wanted.found_value AND coalesce(wanted.value, '') NOT LIKE 'nextval(%' THEN
+            EXECUTE format('ALTER TABLE %s ALTER COLUMN %I ', target, wanted.attname)
+                || coalesce('SET DEFAULT ' || wanted.value, 'DROP DEFAULT');
+        END IF;
+        IF wanted.attnotnull <> wanted.found_notnull THEN
+            EXECUTE format('ALTER TABLE %s ALTER COLUMN %I %s NOT NULL', target, wanted.attname,
+                CASE WHEN wanted.attnotnull THEN 'SET' ELSE 'DROP' END);
+        END IF;
+    END LOOP;
+    DROP TABLE {temporary};
+END;"""
+
+
+def index_facts(name: str, oid: str) -> str:
+    """Query what an index on a table is: its text behind the name, and whether it is unique."""
+    return (
+        "SELECT i.indisunique || substring(pg_get_indexdef(i.indexrelid) FROM ' USING .*') "
+        "FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+        f"WHERE i.indrelid = {oid} AND c.relname = {literal(name)}"
+    )
+
+
+def index(
+    name: str, table: str, columns: Sequence[str], *, unique: bool, where: str | None, on_clone: bool = False
+) -> str:
+    """Create an index: concurrently on a table, or on its temporary clone."""
+    return (
+        f"CREATE {'UNIQUE ' if unique else ''}INDEX {'' if on_clone else 'CONCURRENTLY IF NOT EXISTS '}"
+        f"{identifier(name)} ON {'pg_temp.' if on_clone else ''}{identifier(table)} ({', '.join(columns)})"
+        + (f" WHERE {where}" if where else "")
+    )
+
+
+def drop_different_index(name: str, table: str, on_clone: str) -> str:
+    """Drop an index that is INVALID or not what is wanted: for scripts, where nobody can look first."""
+    found = f"{index_facts(name, regclass(table))} AND i.indisvalid"
+    return _compared(
+        table,
+        found=found,
+        create=on_clone,
+        wanted=index_facts(name, _clone_oid(table)),
+        replace=f"DROP INDEX IF EXISTS {identifier(name)};",
+    )
+
+
+def policy(
+    name: str, table: str, command: str, *, to: Sequence[str], using: str | None, check: str | None
+) -> str:
+    """Create a policy, or replace one of that name that says something else."""
+    body = f"FOR {command} TO {', '.join(identifier(role) for role in to)}"
+    body += f" USING ({using})" if using else ""
+    body += f" WITH CHECK ({check})" if check else ""
+
+    def facts(oid: str) -> str:
+        return (
+            "SELECT concat_ws(' ', polcmd, polpermissive, ARRAY(SELECT unnest(polroles) ORDER BY 1), "
+            "coalesce(pg_get_expr(polqual, polrelid), '-'), coalesce(pg_get_expr(polwithcheck, polrelid), '-')) "
+            f"FROM pg_policy WHERE polrelid = {oid} AND polname = {literal(name)}"
+        )
+
+    return _compared(
+        table,
+        found=facts(regclass(table)),
+        create=f"CREATE POLICY {identifier(name)} ON pg_temp.{identifier(table)} {body}",
+        wanted=facts(_clone_oid(table)),
+        replace=f"DROP POLICY IF EXISTS {identifier(name)} ON {identifier(table)};\n"
+        f"    CREATE POLICY {identifier(name)} ON {identifier(table)} {body};",
+    )
+
+
+def trigger(name: str, table: str, events: str, action: str) -> str:
+    """Create a trigger, or replace one of that name that does something else or is disabled."""
+
+    def facts(oid: str) -> str:
+        return (
+            "SELECT tgenabled::text || regexp_replace(pg_get_triggerdef(oid), ' ON \\S+ ', ' ') FROM pg_trigger "
+            f"WHERE tgrelid = {oid} AND tgname = {literal(name)} AND NOT tgisinternal"
+        )
+
+    return _compared(
+        table,
+        found=facts(regclass(table)),
+        create=f"CREATE TRIGGER {identifier(name)} {events} ON pg_temp.{identifier(table)} {action}",
+        wanted=facts(_clone_oid(table)),
+        replace=f"DROP TRIGGER IF EXISTS {identifier(name)} ON {identifier(table)};\n"
+        f"    CREATE TRIGGER {identifier(name)} {events} ON {identifier(table)} {action};",
+    )
+
+
+_ACTIONS = {None: "a", "NO ACTION": "a", "RESTRICT": "r", "CASCADE": "c", "SET NULL": "n", "SET DEFAULT": "d"}
+
+
+def foreign_key_not_valid(
+    name: str,
+    source: str,
+    referent: str,
+    local: Sequence[str],
+    remote: Sequence[str],
+    *,
+    onupdate: str | None,
+    ondelete: str | None,
+    if_exists: bool,
+) -> str:
+    """Add a foreign key NOT VALID, or replace one of that name that is another."""
+
+    def names(oid: str, numbers: str, columns: Sequence[str]) -> str:
+        wanted = ", ".join(literal(column) for column in columns)
+        return (
+            f"ARRAY(SELECT a.attname::text FROM unnest({numbers}) WITH ORDINALITY AS key (attnum, position) "
+            f"JOIN pg_attribute AS a ON a.attrelid = {oid} AND a.attnum = key.attnum "
+            f"ORDER BY key.position) = ARRAY[{wanted}]"
+        )
+
+    # to_regclass() fails in a schema without USAGE.
+    schema, _, relation = referent.rpartition(".")
+    referent_oid = (
+        f"(SELECT c.oid FROM pg_class AS c WHERE c.relname = {literal(relation)} AND c.relnamespace = "
+        f"(SELECT oid FROM pg_namespace WHERE nspname = {literal(schema) if schema else 'current_schema()'}))"
+    )
+    exists = f"{referent_oid} IS NULL OR" if if_exists else ""
+    actions = "".join(
+        f" ON {event} {action}" for event, action in (("UPDATE", onupdate), ("DELETE", ondelete)) if action
+    )
+    return _block(f"""
+IF {exists} EXISTS (
+    SELECT FROM pg_constraint
+    WHERE conrelid = {regclass(source)} AND conname = {literal(name)} AND contype = 'f'
+        AND confrelid = {referent_oid}
+        AND confupdtype = '{_ACTIONS[onupdate]}' AND confdeltype = '{_ACTIONS[ondelete]}'
+        AND confmatchtype = 's' AND NOT condeferrable
+        AND {names("conrelid", "conkey", local)}
+        AND {names("confrelid", "confkey", remote)}
+) THEN
+    RETURN;
+END IF;
+ALTER TABLE {identifier(source)} DROP CONSTRAINT IF EXISTS {identifier(name)};
+ALTER TABLE {identifier(source)} ADD CONSTRAINT {identifier(name)}
+    FOREIGN KEY ({", ".join(map(identifier, local))})
+    REFERENCES {identifier(referent)} ({", ".join(map(identifier, remote))}){actions} NOT VALID;""")
+
+
+def validate(name: str, table: str) -> str:
+    """Validate a constraint that is there and NOT VALID."""
+    return _block(f"""
+IF EXISTS (
+    SELECT FROM pg_constraint
+    WHERE conrelid = {regclass(table)} AND conname = {literal(name)} AND NOT convalidated
+) THEN
+    ALTER TABLE {identifier(table)} VALIDATE CONSTRAINT {identifier(name)};
+END IF;""")
+
+
+def check_where_rows_allow(name: str, table: str, column: str, condition: str) -> list[str]:
+    """Add a CHECK that every row satisfies; else leave it out and say which rows stand in the way.
+
+    A CHECK NOT VALID would not do: it is enforced on every update of an old row.
+    """
+    add = f"ALTER TABLE {identifier(table)} ADD CONSTRAINT {identifier(name)} CHECK ({condition})"
+
+    def facts(oid: str) -> str:
+        return (
+            "SELECT convalidated || replace(pg_get_constraintdef(oid), ' NOT VALID', '') FROM pg_constraint "
+            f"WHERE conrelid = {oid} AND conname = {literal(name)}"
+        )
+
+    notice = f"""
+        RAISE NOTICE USING ERRCODE = '{NOTICE_SQLSTATE}', MESSAGE =
+            {literal(f"{name} was not added, since {table}.{column} has other values: ")} || stray
+            || {literal(f". Once they are mended, run: {add} NOT VALID; ALTER TABLE {identifier(table)} VALIDATE CONSTRAINT {identifier(name)};")};"""
+    stray = (
+        "SELECT string_agg(format('%L (%s rows)', value, rows), ', ' ORDER BY value) FROM "
+        f"(SELECT {identifier(column)}::text AS value, count(*) AS rows FROM {identifier(table)} "
+        f"WHERE NOT ({condition}) GROUP BY 1) AS others"
+    )
+    drop_not_valid = f"""
+        IF EXISTS (SELECT FROM pg_constraint
+                WHERE conrelid = {regclass(table)} AND conname = {literal(name)} AND NOT convalidated) THEN
+            ALTER TABLE {identifier(table)} DROP CONSTRAINT {identifier(name)};
+        END IF;"""
+    adding = _compared(
+        table,
+        declare="stray text;",
+        found=facts(regclass(table)),
+        create=f"ALTER TABLE pg_temp.{identifier(table)} ADD CONSTRAINT {identifier(name)} CHECK ({condition})",
+        wanted=facts(_clone_oid(table)),
+        replace=f"""
+    stray := ({stray});
+    IF stray IS NULL THEN
+        ALTER TABLE {identifier(table)} DROP CONSTRAINT IF EXISTS {identifier(name)};
+        {add} NOT VALID;
+    ELSE {notice}{drop_not_valid}
+    END IF;""",
+    )
+    validating = _block(
+        f"""
+IF EXISTS (SELECT FROM pg_constraint
+        WHERE conrelid = {regclass(table)} AND conname = {literal(name)} AND NOT convalidated) THEN
+    BEGIN
+        ALTER TABLE {identifier(table)} VALIDATE CONSTRAINT {identifier(name)};
+    EXCEPTION WHEN check_violation THEN
+        stray := ({stray});{notice}{drop_not_valid}
+    END;
+END IF;""",
+        declare="stray text;",
+    )
+    return [adding, validating]
+
+
+# For each kind: an expression for its OID or NULL, and its catalog with the columns that GRANT fills.
+_GRANTABLE = {
+    "TABLE": ("to_regclass({name})::oid", "pg_class", "relacl", "relowner", "r"),
+    "SEQUENCE": ("to_regclass({name})::oid", "pg_class", "relacl", "relowner", "s"),
+    "FUNCTION": ("to_regprocedure({name})::oid", "pg_proc", "proacl", "proowner", "f"),
+    "SCHEMA": ("to_regnamespace({name})::oid", "pg_namespace", "nspacl", "nspowner", "n"),
+}
+
+
+def privileges(
+    kind: str, name: str, granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]]
+) -> str:
+    """Give each of these roles exactly these privileges on an object, and PUBLIC none.
+
+    Roles that do not exist are passed over, roles that are not named are left alone. In one statement,
+    so that nobody is without a privilege in between.
+    """
+    wanted = [
+        (role, privilege, column)
+        for role, privileges in granted.items()
+        for entry in privileges
+        for privilege, columns in [(entry, [None]) if isinstance(entry, str) else (entry[0], entry[1])]
+        for column in columns
+    ]
+    rows = ", ".join(
+        f"({literal(role)}, {literal(privilege)}, {literal(column) if column else 'NULL'})"
+        for role, privilege, column in wanted
+    )
+    values = f"VALUES {rows}" if rows else "SELECT NULL::text, NULL::text, NULL::text WHERE false"
+    roles = ", ".join(literal(role) for role in granted)
+    oid, catalog, acl, owner, default = _GRANTABLE[kind]
+    relations = "" if kind != "TABLE" else """
+            UNION
+            SELECT role.name, acl.privilege_type, a.attname::text
+            FROM pg_attribute AS a CROSS JOIN aclexplode(a.attacl) AS acl JOIN role ON role.oid = acl.grantee
+            WHERE a.attrelid = target AND NOT a.attisdropped"""
+
+    def each(verb: str, direction: str, minuend: str, subtrahend: str) -> str:
+        return f"""
+FOR entry IN
+    WITH role (oid, name) AS (
+        SELECT oid, rolname::text FROM pg_roles WHERE rolname IN ({roles})
+        UNION ALL SELECT 0, 'public'
+    ), wanted AS (
+        SELECT w.* FROM ({values}) AS w (grantee, privilege, attname) JOIN role ON role.name = w.grantee
+    ), found AS (
+            SELECT role.name, acl.privilege_type, NULL::text
+            FROM {catalog} AS c CROSS JOIN aclexplode(coalesce(c.{acl}, acldefault('{default}', c.{owner}))) AS acl
+            JOIN role ON role.oid = acl.grantee
+            WHERE c.oid = target{relations}
+    )
+    SELECT d.grantee, d.privilege, d.attname
+    FROM (SELECT * FROM {minuend} EXCEPT SELECT * FROM {subtrahend}) AS d (grantee, privilege, attname)
+LOOP
+    EXECUTE format({literal(f"{verb} %s%s ON {kind} {_name_of(kind, name)} {direction} %s")}, entry.privilege,
+        coalesce(' (' || quote_ident(entry.attname) || ')', ''),
+        CASE entry.grantee WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(entry.grantee) END);
+END LOOP;"""
+
+    # REVOKE first: of a whole table's privilege it takes the columns' along.
+    body = f"""
+IF target IS NULL THEN
+    RETURN;
+END IF;{each("REVOKE", "FROM", "found", "wanted")}{each("GRANT", "TO", "wanted", "found")}"""
+    return _block(
+        body, declare=f"entry record;\n    target oid := {oid.format(name=literal(_name_of(kind, name)))};"
+    )
+
+
+def _name_of(kind: str, name: str) -> str:
+    return name if kind == "FUNCTION" else identifier(name)
+
+
+def backfill_script(table: str, key: str, statement: str, batch_rows: int) -> str:
+    """Write a backfill as one block that commits after each batch; it cannot run in a transaction."""
+    column = f"{identifier(table)}.{identifier(key)}%TYPE"
+    bounded = statement.replace(":first", "batch_first").replace(":last", "batch_last")
+    return _block(
+        f"""
+SELECT {identifier(key)} INTO finish FROM {identifier(table)} ORDER BY {identifier(key)} DESC LIMIT 1;
+SELECT {identifier(key)} INTO batch_first FROM {identifier(table)} ORDER BY {identifier(key)} LIMIT 1;
+WHILE batch_first <= finish LOOP
+    SELECT {identifier(key)} INTO batch_last
+    FROM (SELECT {identifier(key)} FROM {identifier(table)} WHERE {identifier(key)} >= batch_first
+        ORDER BY {identifier(key)} LIMIT {batch_rows}) AS batch
+    ORDER BY {identifier(key)} DESC LIMIT 1;
+    {bounded};
+    COMMIT;
+    SELECT {identifier(key)} INTO batch_first FROM {identifier(table)}
+    WHERE {identifier(key)} > batch_last ORDER BY {identifier(key)} LIMIT 1;
+END LOOP;""",
+        declare=f"finish {column};\n    batch_first {column};\n    batch_last {column};",
+    )
+
+
+def _clone_oid(table: str) -> str:
+    return f"{literal('pg_temp.' + identifier(table))}::regclass"
+
+
+def _compared(
+    table: str, *, found: str, create: str, wanted: str, replace: str, declare: str = ""
+) -> str:
+    return _block(
+        f"""
+CREATE TEMPORARY TABLE {identifier(table)} (LIKE {identifier(table)});
+{create};
+wanted := ({wanted});
+DROP TABLE pg_temp.{identifier(table)};
+IF found IS DISTINCT FROM wanted THEN
+    {replace}
+END IF;""",
+        declare=f"found text := ({found});\n    wanted text;\n    {declare}",
+    )
+
+
+def _block(body: str, *, declare: str = "") -> str:
+    declared = f"DECLARE\n    {declare.strip()}\n" if declare else ""
+    return f"DO $step$\n{declared}BEGIN\n{body.strip()}\nEND\n$step$"
