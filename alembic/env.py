@@ -3,6 +3,7 @@
 from logging.config import fileConfig
 
 from alembic import context
+
 from workflow_models import migrations
 from workflow_models.online.run import run
 

@@ -8,7 +8,6 @@ default or a comment differs; SHARE UPDATE EXCLUSIVE for missing indexes and for
 """
 
 import sqlalchemy as sa
-
 from alembic import op
 
 revision = "wf0001_create_workflow_tables"
@@ -201,8 +200,8 @@ downgrade_drops = (
     "workflow_private.worker_organization()",
     "SELECT 'organizations' WHERE " + _STAND_IN_TABLE.format("organizations"),
     "SELECT 'profiles' WHERE " + _STAND_IN_TABLE.format("profiles"),
-    "SELECT 'public.update_updated_at_column()' "
-    f"WHERE obj_description(to_regprocedure('public.update_updated_at_column()'), 'pg_proc') = '{STAND_IN}'",
+    f"""SELECT 'public.update_updated_at_column()'
+    WHERE obj_description(to_regprocedure('public.update_updated_at_column()'), 'pg_proc') = '{STAND_IN}'""",
 )
 downgrade_losses = {
     "rows of workflow_definitions": "SELECT count(*) FROM workflow_definitions",
@@ -246,8 +245,8 @@ def create_stand_ins() -> None:
         ("organizations", "id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text NOT NULL"),
         (
             "profiles",
-            "id uuid PRIMARY KEY, organization_id uuid REFERENCES public.organizations (id), "
-            "role text DEFAULT 'user'",
+            """id uuid PRIMARY KEY, organization_id uuid REFERENCES public.organizations (id),
+            role text DEFAULT 'user'""",
         ),
     ):
         op.execute(f"""
@@ -446,7 +445,11 @@ def create_definitions() -> None:
     )
     administered = "organization_id = (SELECT workflow_private.administered_organization())"
     op.ensure_policy(
-        "Admins can insert workflows", "workflow_definitions", "INSERT", to="authenticated", check=administered
+        "Admins can insert workflows",
+        "workflow_definitions",
+        "INSERT",
+        to="authenticated",
+        check=administered,
     )
     op.ensure_policy(
         "Admins can update workflows",
@@ -457,7 +460,11 @@ def create_definitions() -> None:
         check=administered,
     )
     op.ensure_policy(
-        "Admins can delete workflows", "workflow_definitions", "DELETE", to="authenticated", using=administered
+        "Admins can delete workflows",
+        "workflow_definitions",
+        "DELETE",
+        to="authenticated",
+        using=administered,
     )
     own = "organization_id = (SELECT workflow_private.worker_organization())"
     op.ensure_policy(
@@ -513,7 +520,11 @@ def create_logs() -> None:
         "status",
         "status IN ('running', 'success', 'error', 'partial')",
     )
-    for index, column in (("workflow_id", "workflow_id"), ("status", "status"), ("created_at", "created_at DESC")):
+    for index, column in (
+        ("workflow_id", "workflow_id"),
+        ("status", "status"),
+        ("created_at", "created_at DESC"),
+    ):
         op.create_index_concurrently(
             f"idx_workflow_execution_logs_{index}", "workflow_execution_logs", [sa.text(column)]
         )

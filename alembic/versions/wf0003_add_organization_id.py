@@ -47,7 +47,9 @@ def upgrade() -> None:
     op.ensure_columns(
         "workflow_execution_logs",
         "organization_id uuid",
-        comments={"organization_id": "That of its workflow, filled by a trigger where left out; NULL if global"},
+        comments={
+            "organization_id": "That of its workflow, filled by a trigger where left out; NULL if global"
+        },
     )
     # Before the triggers: only with this key does FOR KEY SHARE hold off a move.
     op.create_index_concurrently(_KEY, "workflow_definitions", ["id", "organization_id"], unique=True)

@@ -4,9 +4,8 @@ Why: an organization's latest runs, its failures and its active workflows were f
 Locks: SHARE UPDATE EXCLUSIVE on one table at a time; writers never wait.
 """
 
-from sqlalchemy import text
-
 from alembic import op
+from sqlalchemy import text
 
 revision = "wf0005_index_by_organization"
 down_revision = "wf0004_backfill_organization_id"

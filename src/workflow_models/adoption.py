@@ -7,8 +7,10 @@ WITH found AS (
         to_regclass('public.workflow_definitions') AS definitions,
         to_regclass('public.workflow_execution_logs') AS logs
 ), logs AS (
-    SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = logs AND attname = 'trigger_id') AS orchestration,
-        EXISTS (SELECT FROM pg_attribute WHERE attrelid = logs AND attname = 'organization_id') AS organization,
+    SELECT
+        EXISTS (SELECT FROM pg_attribute WHERE attrelid = logs AND attname = 'trigger_id') AS orchestration,
+        EXISTS (
+            SELECT FROM pg_attribute WHERE attrelid = logs AND attname = 'organization_id') AS organization,
         EXISTS (
             SELECT FROM pg_constraint
             WHERE conrelid = logs AND contype = 'f' AND convalidated AND confrelid = organizations) AS key,
@@ -59,17 +61,21 @@ WITH profiles AS (
     SELECT risky.*, policy.polname
     FROM risky LEFT JOIN pg_policy AS policy
         ON policy.polrelid = risky.oid AND policy.polpermissive AND risky.relrowsecurity
-        AND policy.polcmd IN ('*', CASE risky.privilege_type WHEN 'INSERT' THEN 'a'::"char" ELSE 'w'::"char" END)
+        AND policy.polcmd IN (
+            '*', CASE risky.privilege_type WHEN 'INSERT' THEN 'a'::"char" ELSE 'w'::"char" END)
         AND EXISTS (
             SELECT FROM unnest(policy.polroles) AS member (role)
-            WHERE member.role = 0 OR risky.grantee <> 0 AND pg_has_role(risky.grantee, member.role, 'USAGE'))
+            WHERE member.role = 0
+                OR risky.grantee <> 0 AND pg_has_role(risky.grantee, member.role, 'USAGE'))
     WHERE NOT risky.relrowsecurity OR policy.oid IS NOT NULL
 )
 SELECT format(
-    '%s may %s: grant %s on profiles%s to %s, %s. Whoever may do that can choose an organization, or become '
-    'a super admin, unless a trigger or the policy''s own text forbids it.',
+    '%s may %s: grant %s on profiles%s to %s, %s. Whoever may do that can choose an organization, '
+    'or become a super admin, unless a trigger or the policy''s own text forbids it.',
     CASE grantee WHEN 0 THEN 'everybody' ELSE grantee::regrole::text END,
-    CASE privilege_type WHEN 'INSERT' THEN 'insert a profile' ELSE 'change a profile''s role or organization' END,
+    CASE privilege_type
+        WHEN 'INSERT' THEN 'insert a profile'
+        ELSE 'change a profile''s role or organization' END,
     privilege_type,
     coalesce(' (' || quote_ident(column_name) || ')', ''),
     CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,

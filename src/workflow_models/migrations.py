@@ -133,7 +133,8 @@ def database_url(override: str | None = None, *, configured: str | None = None) 
             "there is no database to work on.",
             happened=f"neither -x url nor DATABASE_URL is set, and the embedded server cannot serve: {error}",
             unchanged="nothing was done.",
-            next_step='set DATABASE_URL=postgresql://user@host/database, or pip install "workflow-models[embedded]".',
+            next_step="set DATABASE_URL=postgresql://user@host/database, "
+            'or pip install "workflow-models[embedded]".',
         ) from error
 
 
@@ -189,7 +190,9 @@ def _number_revision(
     del revision
     script = migration_context.script
     assert isinstance(script, ScriptDirectory)
-    numbers = [int(found.revision[2:6]) for found in script.walk_revisions() if re.match(r"wf\d{4}", found.revision)]
+    numbers = [
+        int(found.revision[2:6]) for found in script.walk_revisions() if re.match(r"wf\d{4}", found.revision)
+    ]
     for directive in directives:
         if directive.rev_id is not None and re.fullmatch("[0-9a-f]{12}", directive.rev_id):
             slug = re.sub(r"\W+", "_", (directive.message or "").lower()).strip("_")

@@ -111,7 +111,7 @@ def _lines(table: _Table, width: int) -> Iterator[Text]:
 def _item_lines(item: _Item, column: int, width: int) -> Iterator[Text]:
     """Two columns; the definition of a long name starts on the next line."""
     style = "red" if item.amiss else ""
-    definition = " ".join(filter(None, [item.amiss, item.definition]))
+    definition = _ALIASED.sub(r"(SELECT \1())", " ".join(filter(None, [item.amiss, item.definition])))
     first = f"    {item.name}"
     if len(first) + 2 > column:
         yield Text(first, style)
@@ -142,6 +142,9 @@ def _wrapped(definition: str, width: int) -> Iterator[str]:
 _CLAUSE = re.compile(
     r" (?=(?:REFERENCES|ON UPDATE|ON DELETE|WHERE|TO|USING|WITH CHECK|FOR EACH|WHEN|EXECUTE) )"
 )
+
+# What PostgreSQL makes of (SELECT f()).
+_ALIASED = re.compile(r"\( SELECT ((?:\w+\.)?(\w+))\(\) AS \2\)")
 
 # Each gives name, definition and what is amiss, or NULL.
 _SECTIONS = {
@@ -189,7 +192,7 @@ _SECTIONS = {
     "row security": """
         SELECT CASE WHEN relrowsecurity THEN 'on' ELSE 'off' END,
             CASE WHEN NOT relrowsecurity THEN '' WHEN relforcerowsecurity THEN 'for the owner too'
-                ELSE 'but for the owner' END,
+                ELSE 'except for the owner' END,
             CASE WHEN NOT relrowsecurity THEN 'whoever has a grant sees every row' END
         FROM pg_class WHERE oid = :table
     """,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -96,9 +97,7 @@ class Step(MigrateOperation):
         operations.invoke(cls(statements.policy(name, table, command, to=roles, using=using, check=check)))
 
     @classmethod
-    def ensure_trigger(
-        cls, operations: Operations, name: str, table: str, events: str, action: str
-    ) -> None:
+    def ensure_trigger(cls, operations: Operations, name: str, table: str, events: str, action: str) -> None:
         """Create a trigger, or replace one of that name that does something else or is disabled.
 
         :param events: what stands before ON, as ``BEFORE INSERT``.
@@ -228,12 +227,14 @@ class ConcurrentIndex(MigrateOperation):
         oid = statements.regclass(self.table)
         found = connection.execute(
             text(
-                f"SELECT i.indrelid = {oid} AS on_table, i.indrelid::regclass AS table_name, i.indisvalid AS valid, "
+                f"SELECT i.indrelid = {oid} AS on_table, i.indrelid::regclass AS table_name, "
+                "i.indisvalid AS valid, "
                 f"({statements.index_facts(self.name, 'i.indrelid')}) AS facts, "
                 "(SELECT conname FROM pg_constraint WHERE conindid = c.oid AND contype IN ('p', 'u', 'x')) "
                 "AS constraint_name "
                 "FROM pg_class AS c JOIN pg_index AS i ON i.indexrelid = c.oid "
-                f"WHERE c.relname = :name AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = {oid})"
+                "WHERE c.relname = :name "
+                f"AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = {oid})"
             ),
             {"name": self.name},
         ).one_or_none()
@@ -252,7 +253,9 @@ class ConcurrentIndex(MigrateOperation):
         try:
             connection.exec_driver_sql(on_clone)
             wanted = connection.scalar(
-                text(statements.index_facts(self.name, f"to_regclass({statements.literal('pg_temp.' + name)})"))
+                text(
+                    statements.index_facts(self.name, f"to_regclass({statements.literal('pg_temp.' + name)})")
+                )
             )
             return str(wanted)
         finally:
@@ -314,10 +317,8 @@ class Backfill(MigrateOperation):
                 if last is None:  # the rest was deleted meanwhile
                     break
                 started = time.monotonic()
-                bounds = {"first": first, "last": last}
-                changed += _retried(
-                    context, lambda bounds=bounds: connection.execute(text(self.statement), bounds).rowcount
-                )
+                batch = partial(connection.execute, text(self.statement), {"first": first, "last": last})
+                changed += _retried(context, batch).rowcount
                 rows = _adapted(rows, time.monotonic() - started)
                 first = connection.scalar(following, {"last": last, "end": end})
             log.info("  %s: %d rows filled", self.table, changed)

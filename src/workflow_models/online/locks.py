@@ -29,7 +29,7 @@ def is_lock_failure(error: BaseException) -> bool:
     return sqlstate(error) in (_LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED)
 
 
-class LocksNotAcquired(Exception):
+class LocksNotAcquiredError(Exception):
     """Every try to get a lock ran into the timeout."""
 
     def __init__(self, tries: int, blocker: str | None) -> None:
@@ -50,13 +50,13 @@ class Patience:
         """Wait a little after a lock failure.
 
         :raises DBAPIError: the error itself, where it is of another kind.
-        :raises LocksNotAcquired: when the tries are used up.
+        :raises LocksNotAcquiredError: when the tries are used up.
         """
         if not is_lock_failure(error):
             raise error
         self.failures += 1
         if self.failures >= self.options.lock_tries:
-            raise LocksNotAcquired(self.failures, self.blocker()) from error
+            raise LocksNotAcquiredError(self.failures, self.blocker()) from error
         # The pause leaves room for those who queued behind us; its jitter breaks a rhythm shared with them.
         time.sleep(random.uniform(0.5, 1.5) * min(0.1 * self.failures, 1.0))
 
@@ -106,7 +106,8 @@ _DESCRIPTION = """
     || ' (' || concat_ws(', ',
         nullif(activity.application_name, ''),
         'user ' || activity.usename,
-        to_char(extract(epoch FROM clock_timestamp() - activity.xact_start), 'FM999999990') || ' s in a transaction',
+        to_char(extract(epoch FROM clock_timestamp() - activity.xact_start), 'FM999999990')
+            || ' s in a transaction',
         activity.state,
         left(regexp_replace(nullif(activity.query, '<insufficient privilege>'), '\\s+', ' ', 'g'), 60))
     || ')'

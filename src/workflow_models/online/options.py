@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import UsageError
 
@@ -37,7 +38,7 @@ def read_options(x: Mapping[str, str], other_names: frozenset[str] = frozenset({
         if name not in _NAMES and name not in other_names:
             known = ", ".join(sorted({*_NAMES, *other_names}))
             raise _unusable(f"-x {name} is not an option.", f"use one of {known}.")
-    given: dict[str, int | bool] = {}
+    given: dict[str, Any] = {}
     for name, field in _NAMES.items():
         variable = _ENVIRONMENT_PREFIX + field.upper()
         source, text = (f"-x {name}", x[name]) if name in x else (variable, os.environ.get(variable))

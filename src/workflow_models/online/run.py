@@ -20,7 +20,7 @@ from sqlalchemy import URL, Connection, Engine, MetaData, NullPool, create_engin
 from sqlalchemy.exc import DBAPIError
 
 from .errors import MigrationError
-from .locks import BlockerWatch, LocksNotAcquired, Patience, only_migrator, sqlstate
+from .locks import BlockerWatch, LocksNotAcquiredError, Patience, only_migrator, sqlstate
 from .options import Options, read_options
 from .plan import refuse_downgrade, refuse_upgrade
 from .statements import NOTICE_SQLSTATE
@@ -76,6 +76,7 @@ def run(target: Callable[[Mapping[str, str]], Target]) -> None:
 def _write_script(target: Target) -> None:
     context.configure(
         dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},  # else each % is doubled
         literal_binds=True,
         target_metadata=target.metadata,
         version_table_schema=target.version_table_schema,
@@ -151,8 +152,8 @@ class _Run:
         steps = [step for step in plan if isinstance(step, RevisionStep)]
         at = _names(heads)
         if any(step.is_upgrade for step in steps) or not plan:
-            if heads or self.target.state:
-                log.info("from: %s", at if heads else probe.scalar(text(self.target.state)))
+            state = probe.scalar(text(self.target.state)) if self.target.state and not heads else at
+            log.info("from: %s", state)
             self._warn(probe)
         if not plan:
             log.info("nothing to do: the database is at %s", at)
@@ -265,7 +266,7 @@ class _Run:
         """Turn errors of the database into what happened, what stayed and what to do next."""
         try:
             yield
-        except LocksNotAcquired as error:
+        except LocksNotAcquiredError as error:
             at = self._boundary(probe)
             raise MigrationError(
                 "the locks for the next step could not be had.",
@@ -278,7 +279,8 @@ class _Run:
             raise MigrationError(
                 "the database refused a statement.",
                 happened=_message(error),
-                unchanged=f"{self._boundary(probe)}; what the next revision had built stays and is used next time.",
+                unchanged=f"{self._boundary(probe)}; what the next revision had built stays "
+                "and is used next time.",
                 next_step="mend that, then run the same command again.",
             ) from error
 
@@ -294,7 +296,9 @@ def _left(plan: list[Any], heads: Iterable[str], migration_context: MigrationCon
     """Give the part of a plan that has not been done yet, from what the database says."""
     script: ScriptDirectory | None = migration_context.script
     assert script is not None
-    applied = {revision.revision for revision in script.iterate_revisions(tuple(heads), "base")} if heads else set()
+    applied = (
+        {revision.revision for revision in script.iterate_revisions(tuple(heads), "base")} if heads else set()
+    )
     return [
         step
         for step in plan
@@ -336,5 +340,3 @@ def _show_notice(diagnostics: Any) -> None:
 
 def _names(revisions: Iterable[str]) -> str:
     return ", ".join(sorted(revisions)) or "base"
-
-

@@ -56,20 +56,24 @@ def columns(name: str, declarations: str, comments: Mapping[str, str]) -> str:
 
 def _columns(name: str, declarations: str, comments: Mapping[str, str]) -> str:
     temporary = f"pg_temp.{identifier(name)}"
+    schema = "(SELECT relnamespace::regnamespace::name FROM pg_class WHERE oid = target)"
     facts = """
         SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
-            pg_get_expr(d.adbin, d.adrelid) AS value, col_description(a.attrelid, a.attnum) AS comment
+            pg_get_expr(d.adbin, d.adrelid) AS value,
+            a.attidentity <> '' AS identity, col_description(a.attrelid, a.attnum) AS comment
         FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped"""
     return f"""
 DECLARE
     target regclass := {regclass(name)};
     wanted record;
+    sequence text;
 BEGIN
     CREATE TEMPORARY TABLE {identifier(name)} ({declarations});
     FOR wanted IN
         SELECT want.*, found.attname IS NULL AS missing, found.type AS found_type,
             found.value AS found_value, found.attnotnull AS found_notnull, found.comment AS found_comment,
+            found.identity AS found_identity,
             {literal(json.dumps(comments))}::jsonb ->> attname AS wanted_comment
         FROM ({facts.format(oid=f"{literal(temporary)}::regclass")}) AS want
         LEFT JOIN ({facts.format(oid="target")}) AS found USING (attname)
@@ -89,6 +93,17 @@ BEGIN
                 USING ERRCODE = 'datatype_mismatch';
         END IF;
         -- A serial's default names a sequence of its own on either side.
+        IF wanted.value LIKE 'nextval(%' AND wanted.found_value IS NULL AND NOT wanted.found_identity THEN
+            sequence := pg_get_serial_sequence(target::text, wanted.attname);
+            IF sequence IS NULL THEN
+                sequence := format('%I.%I', {schema}, {literal(name.split(".")[-1])} || '_' || wanted.attname || '_seq');
+                EXECUTE format('CREATE SEQUENCE IF NOT EXISTS %s OWNED BY %s.%I', sequence, target, wanted.attname);
+                EXECUTE format('SELECT setval(%L, max(%I)) FROM %s HAVING max(%I) IS NOT NULL',
+                    sequence, wanted.attname, target, wanted.attname);
+            END IF;
+            EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT nextval(%L)',
+                target, wanted.attname, sequence);
+        END IF;
         IF wanted.value IS DISTINCT FROM wanted.found_value AND coalesce(wanted.value, '') NOT LIKE 'nextval(%' THEN
             EXECUTE format('ALTER TABLE %s ALTER COLUMN %I ', target, wanted.attname)
                 || coalesce('SET DEFAULT ' || wanted.value, 'DROP DEFAULT');
@@ -103,9 +118,9 @@ END;"""
 
 
 def index_facts(name: str, oid: str) -> str:
-    """Query what an index on a table is: its text behind the name, and whether it is unique."""
+    """Query what an index on a table is: unique, checked at once, and its text behind the name."""
     return (
-        "SELECT i.indisunique || substring(pg_get_indexdef(i.indexrelid) FROM ' USING .*') "
+        "SELECT concat_ws(' ', i.indisunique, i.indimmediate, substring(pg_get_indexdef(i.indexrelid) FROM ' USING .*')) "
         "FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
         f"WHERE i.indrelid = {oid} AND c.relname = {literal(name)}"
     )
@@ -306,9 +321,7 @@ _GRANTABLE = {
 }
 
 
-def privileges(
-    kind: str, name: str, granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]]
-) -> str:
+def privileges(kind: str, name: str, granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]]) -> str:
     """Give each of these roles exactly these privileges on an object, and PUBLIC none.
 
     Roles that do not exist are passed over, roles that are not named are left alone. In one statement,
@@ -328,11 +341,15 @@ def privileges(
     values = f"VALUES {rows}" if rows else "SELECT NULL::text, NULL::text, NULL::text WHERE false"
     roles = ", ".join(literal(role) for role in granted)
     oid, catalog, acl, owner, default = _GRANTABLE[kind]
-    relations = "" if kind != "TABLE" else """
+    relations = (
+        ""
+        if kind != "TABLE"
+        else """
             UNION
-            SELECT role.name, acl.privilege_type, a.attname::text
+            SELECT role.name, acl.privilege_type, a.attname::text, acl.is_grantable
             FROM pg_attribute AS a CROSS JOIN aclexplode(a.attacl) AS acl JOIN role ON role.oid = acl.grantee
             WHERE a.attrelid = target AND NOT a.attisdropped"""
+    )
 
     def each(verb: str, direction: str, minuend: str, subtrahend: str) -> str:
         return f"""
@@ -341,15 +358,15 @@ FOR entry IN
         SELECT oid, rolname::text FROM pg_roles WHERE rolname IN ({roles})
         UNION ALL SELECT 0, 'public'
     ), wanted AS (
-        SELECT w.* FROM ({values}) AS w (grantee, privilege, attname) JOIN role ON role.name = w.grantee
+        SELECT w.*, false FROM ({values}) AS w (grantee, privilege, attname) JOIN role ON role.name = w.grantee
     ), found AS (
-            SELECT role.name, acl.privilege_type, NULL::text
+            SELECT role.name, acl.privilege_type, NULL::text, acl.is_grantable
             FROM {catalog} AS c CROSS JOIN aclexplode(coalesce(c.{acl}, acldefault('{default}', c.{owner}))) AS acl
             JOIN role ON role.oid = acl.grantee
             WHERE c.oid = target{relations}
     )
     SELECT d.grantee, d.privilege, d.attname
-    FROM (SELECT * FROM {minuend} EXCEPT SELECT * FROM {subtrahend}) AS d (grantee, privilege, attname)
+    FROM (SELECT * FROM {minuend} EXCEPT SELECT * FROM {subtrahend}) AS d (grantee, privilege, attname, grantable)
 LOOP
     EXECUTE format({literal(f"{verb} %s%s ON {kind} {_name_of(kind, name)} {direction} %s")}, entry.privilege,
         coalesce(' (' || quote_ident(entry.attname) || ')', ''),
@@ -396,9 +413,7 @@ def _clone_oid(table: str) -> str:
     return f"{literal('pg_temp.' + identifier(table))}::regclass"
 
 
-def _compared(
-    table: str, *, found: str, create: str, wanted: str, replace: str, declare: str = ""
-) -> str:
+def _compared(table: str, *, found: str, create: str, wanted: str, replace: str, declare: str = "") -> str:
     return _block(
         f"""
 CREATE TEMPORARY TABLE {identifier(table)} (LIKE {identifier(table)});
