@@ -1,24 +1,35 @@
-"""${message[:1].upper() + message[1:]}.
+<%!
+    def in_double_quotes(value):
+        return repr(value).replace("'", '"')
 
-Why: ${"TODO"[:0]}
+    def body(statements):
+        """The statements without the comments that Alembic puts around them."""
+        lines = (statements or "").splitlines()
+        return "\n".join(line for line in lines if not line.lstrip().startswith("# ###")).strip() or "pass"
+%>\
+<%
+    upgrade, downgrade = body(upgrades), body(downgrades)
+    import_lines = sorted(["from alembic import op", *(imports or "").splitlines()])
+    if "sa." in upgrade + downgrade:
+        import_lines.insert(0, "import sqlalchemy as sa")
+%>\
+"""${message[:1].upper() + message[1:].rstrip(".")}.
+
+Why:
 Locks:
 """
-% if imports:
-${imports}
-% endif
-import sqlalchemy as sa
 
-from alembic import op
+${"\n".join(import_lines)}
 
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
-branch_labels = ${repr(branch_labels)}
-depends_on = ${repr(depends_on)}
+revision = ${in_double_quotes(up_revision)}
+down_revision = ${in_double_quotes(down_revision)}
+branch_labels = ${in_double_quotes(branch_labels)}
+depends_on = ${in_double_quotes(depends_on)}
 
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "pass"}
+    ${upgrade}
 
 
 def downgrade() -> None:
-    ${downgrades if downgrades else "pass"}
+    ${downgrade}

@@ -285,69 +285,69 @@ def create_functions() -> None:
     # Who a user is: {organization, role}; NULL is nobody. The profile's column is role or user_role.
     # A JSON text cannot be tried in PostgreSQL 15 without an exception, hence not parallel safe.
     op.execute("""
-        CREATE OR REPLACE FUNCTION workflow_private.identity() RETURNS text[]
-        LANGUAGE plpgsql STABLE SECURITY DEFINER
-        SET search_path = pg_catalog, pg_temp SET row_security = off
-        AS $body$
-        DECLARE
-            subject text := nullif(current_setting('request.jwt.claim.sub', true), '');
-            caller text[];
+CREATE OR REPLACE FUNCTION workflow_private.identity() RETURNS text[]
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET row_security = off
+AS $body$
+DECLARE
+    subject text := nullif(current_setting('request.jwt.claim.sub', true), '');
+    caller text[];
+BEGIN
+    IF subject IS NULL THEN
         BEGIN
-            IF subject IS NULL THEN
-                BEGIN
-                    subject := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
-                EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-                    RETURN NULL;
-                END;
-            END IF;
-            IF subject ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
-                SELECT ARRAY[
-                    profile.organization_id::text,
-                    coalesce(to_jsonb(profile) ->> 'user_role', to_jsonb(profile) ->> 'role')
-                ]
-                INTO caller FROM public.profiles AS profile WHERE profile.id = subject::uuid;
-            END IF;
-            RETURN caller;
-        END
-        $body$
-    """)
+            subject := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
+        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+            RETURN NULL;
+        END;
+    END IF;
+    IF subject ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
+        SELECT ARRAY[
+            profile.organization_id::text,
+            coalesce(to_jsonb(profile) ->> 'user_role', to_jsonb(profile) ->> 'role')
+        ]
+        INTO caller FROM public.profiles AS profile WHERE profile.id = subject::uuid;
+    END IF;
+    RETURN caller;
+END
+$body$
+""")
     # Whether a row is for this caller: of the own organization, or any row for a super admin. Not SQL,
     # since PostgreSQL would inline it and, expecting few rows, leave the index. Asked once a row, so
     # without SET; every operator and type is qualified instead, for callers with a search_path of their own.
     op.execute("""
-        CREATE OR REPLACE FUNCTION workflow_private.matches(organization_id uuid, caller text[]) RETURNS boolean
-        LANGUAGE plpgsql STABLE PARALLEL SAFE
-        AS $body$
-        BEGIN
-            RETURN coalesce(organization_id OPERATOR(pg_catalog.=) caller[1]::pg_catalog.uuid, false)
-                OR coalesce(caller[2] OPERATOR(pg_catalog.=) 'super_admin', false);
-        END
-        $body$
-    """)
+CREATE OR REPLACE FUNCTION workflow_private.matches(organization_id uuid, caller text[]) RETURNS boolean
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $body$
+BEGIN
+    RETURN coalesce(organization_id OPERATOR(pg_catalog.=) caller[1]::pg_catalog.uuid, false)
+        OR coalesce(caller[2] OPERATOR(pg_catalog.=) 'super_admin', false);
+END
+$body$
+""")
     op.execute("""
-        CREATE OR REPLACE FUNCTION workflow_private.administered_organization() RETURNS uuid
-        LANGUAGE sql STABLE
-        SET search_path = pg_catalog, pg_temp
-        AS $body$
-            SELECT caller[1]::uuid FROM workflow_private.identity() AS caller
-            WHERE caller[2] IN ('admin', 'super_admin')
-        $body$
-    """)
+CREATE OR REPLACE FUNCTION workflow_private.administered_organization() RETURNS uuid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $body$
+    SELECT caller[1]::uuid FROM workflow_private.identity() AS caller
+    WHERE caller[2] IN ('admin', 'super_admin')
+$body$
+""")
     op.execute("""
-        CREATE OR REPLACE FUNCTION workflow_private.worker_organization() RETURNS uuid
-        LANGUAGE plpgsql STABLE PARALLEL SAFE
-        SET search_path = pg_catalog, pg_temp
-        AS $body$
-        DECLARE
-            organization text := current_setting('workflow.organization_id', true);
-        BEGIN
-            IF organization ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
-                RETURN organization::uuid;
-            END IF;
-            RETURN NULL;
-        END
-        $body$
-    """)
+CREATE OR REPLACE FUNCTION workflow_private.worker_organization() RETURNS uuid
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+    organization text := current_setting('workflow.organization_id', true);
+BEGIN
+    IF organization ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
+        RETURN organization::uuid;
+    END IF;
+    RETURN NULL;
+END
+$body$
+""")
     for function, role in (
         ("workflow_private.identity()", "authenticated"),
         ("workflow_private.matches(uuid, text[])", "authenticated"),

@@ -86,43 +86,43 @@ def upgrade() -> None:
 def create_functions() -> None:
     # Fills what the writer did not send; a wrong value that was sent is for the foreign key to refuse.
     op.execute("""
-        CREATE OR REPLACE FUNCTION workflow_private.fill_organization() RETURNS trigger
-        LANGUAGE plpgsql SECURITY DEFINER
-        SET search_path = pg_catalog, pg_temp SET row_security = off
-        AS $body$
-        BEGIN
-            IF NEW.organization_id IS NULL
-                OR TG_OP = 'UPDATE' AND NEW.organization_id IS NOT DISTINCT FROM OLD.organization_id
-            THEN
-                NEW.organization_id := (
-                    SELECT definition.organization_id FROM public.workflow_definitions AS definition
-                    WHERE definition.id = NEW.workflow_id FOR KEY SHARE
-                );
-            END IF;
-            RETURN NEW;
-        END
-        $body$
-    """)
+CREATE OR REPLACE FUNCTION workflow_private.fill_organization() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET row_security = off
+AS $body$
+BEGIN
+    IF NEW.organization_id IS NULL
+        OR TG_OP = 'UPDATE' AND NEW.organization_id IS NOT DISTINCT FROM OLD.organization_id
+    THEN
+        NEW.organization_id := (
+            SELECT definition.organization_id FROM public.workflow_definitions AS definition
+            WHERE definition.id = NEW.workflow_id FOR KEY SHARE
+        );
+    END IF;
+    RETURN NEW;
+END
+$body$
+""")
     # The composite foreign key carries a move too, once it stands, but not one from none: MATCH SIMPLE
     # passes over logs without an organization.
     op.execute("""
-        CREATE OR REPLACE FUNCTION workflow_private.carry_organization() RETURNS trigger
-        LANGUAGE plpgsql SECURITY DEFINER
-        SET search_path = pg_catalog, pg_temp SET row_security = off
-        AS $body$
-        BEGIN
-            IF OLD.organization_id IS NULL AND current_setting('transaction_isolation') <> 'read committed' THEN
-                RAISE EXCEPTION 'a global workflow can be given an organization only in READ COMMITTED'
-                    USING ERRCODE = 'feature_not_supported',
-                        DETAIL = 'The snapshot of this transaction could miss a log that is being written.',
-                        HINT = 'Run the UPDATE in a transaction with isolation level READ COMMITTED.';
-            END IF;
-            UPDATE public.workflow_execution_logs AS log SET organization_id = NEW.organization_id
-            WHERE log.workflow_id = NEW.id AND log.organization_id IS DISTINCT FROM NEW.organization_id;
-            RETURN NULL;
-        END
-        $body$
-    """)
+CREATE OR REPLACE FUNCTION workflow_private.carry_organization() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET row_security = off
+AS $body$
+BEGIN
+    IF OLD.organization_id IS NULL AND current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a global workflow can be given an organization only in READ COMMITTED'
+            USING ERRCODE = 'feature_not_supported',
+                DETAIL = 'The snapshot of this transaction could miss a log that is being written.',
+                HINT = 'Run the UPDATE in a transaction with isolation level READ COMMITTED.';
+    END IF;
+    UPDATE public.workflow_execution_logs AS log SET organization_id = NEW.organization_id
+    WHERE log.workflow_id = NEW.id AND log.organization_id IS DISTINCT FROM NEW.organization_id;
+    RETURN NULL;
+END
+$body$
+""")
     nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
     for function in ("workflow_private.fill_organization()", "workflow_private.carry_organization()"):
         op.set_privileges("FUNCTION", function, nobody)

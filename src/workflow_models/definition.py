@@ -10,8 +10,10 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, FetchedValue, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from workflow_models import access
 from workflow_models.application import organizations
 from workflow_models.base import Base, JsonObject, TextEnum
+from workflow_models.ddl import Grant, Policy, RowSecurity, Trigger
 
 if TYPE_CHECKING:
     from workflow_models.execution_log import WorkflowExecutionLog
@@ -56,6 +58,52 @@ class WorkflowDefinition(Base):
             "name",
             postgresql_where=text("is_active AND organization_id IS NOT NULL"),
         ),
+        # The application's own function, as on its other tables.
+        Trigger(
+            "update_workflow_definitions_updated_at",
+            "BEFORE",
+            "UPDATE",
+            "public.update_updated_at_column()",
+        ),
+        # A move takes the logs along; what the foreign key cannot carry is a move from none.
+        Trigger(
+            "workflow_definitions_carry_organization",
+            "AFTER",
+            "UPDATE",
+            "workflow_private.carry_organization()",
+            when="OLD.organization_id IS DISTINCT FROM NEW.organization_id",
+        ),
+        RowSecurity(),
+        # Reader: the list page, and every lookup of a workflow.
+        Policy(
+            "Users can view organization workflows",
+            "SELECT",
+            to=access.USER,
+            using=access.OWN_OR_SUPER_ADMIN,
+        ),
+        # Writers: the editor, for admins and super admins in their own organization.
+        Policy("Admins can insert workflows", "INSERT", to=access.USER, check=access.ADMINISTERED),
+        Policy(
+            "Admins can update workflows",
+            "UPDATE",
+            to=access.USER,
+            using=access.ADMINISTERED,
+            check=access.ADMINISTERED,
+        ),
+        Policy("Admins can delete workflows", "DELETE", to=access.USER, using=access.ADMINISTERED),
+        # Workers load what they run, and note when.
+        Policy("Workers can view workflows", "SELECT", to=access.WORKER, using=access.WORKERS_OWN),
+        Policy(
+            "Workers can update workflows",
+            "UPDATE",
+            to=access.WORKER,
+            using=access.WORKERS_OWN,
+            check=access.WORKERS_OWN,
+        ),
+        Grant(("SELECT", "INSERT", "UPDATE", "DELETE"), to=access.USER),
+        Grant("SELECT", to=access.WORKER),
+        Grant("UPDATE", columns=("last_executed_at",), to=access.WORKER),
+        Grant(("SELECT", "INSERT", "UPDATE", "DELETE"), to=access.SERVICE, if_exists=True),
         {"comment": "Workflows: what starts them and which steps they run"},
     )
     # updated_at comes back with the UPDATE: a later refresh would fail in an async session.

@@ -136,16 +136,21 @@ def as_account(account: "pwd.struct_passwd | None") -> Drop:
 
 def reachable(bin_dir: Path, account: "pwd.struct_passwd | None", copy: Path) -> Path:
     """The binaries where that account may run them, copied to `copy` if they lie in a closed home."""
-    if account is None or _runs([str(bin_dir / "postgres"), "--version"], account):
+    if account is None or _runs([str(bin_dir / "initdb"), "--version"], account):
         return bin_dir
-    if copy.exists() and filecmp.cmp(bin_dir / "postgres", copy / "bin" / "postgres"):
-        return copy / "bin"
+    site = bin_dir.parents[2]
+    copied = copy / bin_dir.relative_to(site)
+    if copied.exists() and filecmp.cmp(bin_dir / "postgres", copied / "postgres"):
+        return copied
     shutil.rmtree(copy, ignore_errors=True)
-    for part in ("bin", "lib", "share"):
-        shutil.copytree(bin_dir.parent / part, copy / part, symlinks=True)
+    # Wheels have the libraries that they bring in one of the last two, found from `bin` by a relative path.
+    package = bin_dir.parents[1]
+    for part in (bin_dir.parent, package / ".dylibs", package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            shutil.copytree(part, copy / part.relative_to(site), symlinks=True)
     for path in [copy, *copy.rglob("*")]:
         os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
-    return copy / "bin"
+    return copied
 
 
 class _Server:
@@ -162,11 +167,12 @@ class _Server:
         self.process_id = os.getpid()
         self.users: int | None = None
         self.account = self._make_folder()
-        self.bin_dir = reachable(bin_dir, self.account, folder / "binaries")
+        self.bin_dir = bin_dir
 
     def use(self, database: str) -> Path:
         """The folder of the socket of the running server, which has that database."""
         with self._locked() as lock:
+            self.bin_dir = reachable(self.bin_dir, self.account, self._short_folder() / "binaries")
             self._initialise(lock)
             host = self._running() or self._start()
             if self.users is None:
@@ -288,14 +294,13 @@ class _Server:
         """Remove what a killed server left: processes without a master, and files that name a dead one."""
         import psutil
 
-        orphans = self._processes()
         # Most notice by themselves that their master is gone.
-        _, orphans = psutil.wait_procs(orphans, timeout=1)
-        for end in ("terminate", "kill"):
+        orphans = self._processes(for_s=1)
+        for signal in ("terminate", "kill"):
             for orphan in orphans:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    getattr(orphan, end)()
-            _, orphans = psutil.wait_procs(orphans, timeout=5)
+                    getattr(orphan, signal)()
+            orphans = orphans and self._processes(for_s=5)
         if orphans:
             pids = ", ".join(str(orphan.pid) for orphan in orphans)
             raise EmbeddedServerError(
@@ -303,10 +308,10 @@ class _Server:
             )
         # PostgreSQL would believe these if another process has got the dead one's id.
         (self.pgdata / "postmaster.pid").unlink(missing_ok=True)
-        (self._socket_dir() / f"{SOCKET}.lock").unlink(missing_ok=True)
+        (self._short_folder() / f"{SOCKET}.lock").unlink(missing_ok=True)
 
     def _start(self) -> Path:
-        host = self._socket_dir()
+        host = self._short_folder()
         settings = {
             "listen_addresses": "",
             "port": "5432",
@@ -322,14 +327,17 @@ class _Server:
 
     def _stop(self) -> None:
         self._run("pg_ctl", "stop", "--pgdata=data", "--mode=fast", "--wait", "--silent")
-        if self._socket_dir() != self.folder:
+        if self._short_folder() != self.folder:
             with contextlib.suppress(OSError):
-                self._socket_dir().rmdir()
+                self._short_folder().rmdir()
 
-    def _socket_dir(self) -> Path:
-        """The folder itself, or another where a socket's path would be too long or read as several hosts."""
+    def _short_folder(self) -> Path:
+        """The folder itself, or another where a socket's path would be too long or read as several hosts.
+
+        The same goes for paths that PostgreSQL's programs hand to a shell as they are.
+        """
         path = str(self.folder / SOCKET)
-        if len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES and not set(path) & set(',:"'):
+        if len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES and not set(path) & set(',:"$`\\'):
             return self.folder
         name = f"workflow-models-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
         short = Path("/tmp") / name
@@ -384,16 +392,24 @@ class _Server:
         except FileNotFoundError:
             return []
 
-    def _processes(self) -> "list[psutil.Process]":
-        """The server's own, told by where they work: an id alone may by now be anyone's."""
+    def _processes(self, for_s: float = 0) -> "list[psutil.Process]":
+        """The server's own, told by where they work: an id alone may by now be anyone's.
+
+        With `for_s`, those that are still there when that time is over; the dead that nobody has collected
+        work nowhere.
+        """
         import psutil
 
-        found = []
-        for process in psutil.process_iter(["name"]):
-            with contextlib.suppress(psutil.Error):
-                if process.info["name"].startswith("postgres") and Path(process.cwd()) == self.pgdata:
-                    found.append(process)
-        return found
+        deadline = time.monotonic() + for_s
+        while True:
+            found = []
+            for process in psutil.process_iter(["name"]):
+                with contextlib.suppress(psutil.Error):
+                    if process.info["name"].startswith("postgres") and Path(process.cwd()) == self.pgdata:
+                        found.append(process)
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
 
     def _run(self, program: str, *arguments: str, keep: tuple[int, ...] = ()) -> None:
         # In the folder, and told of it by relative paths: pg_ctl hands them to a shell, badly quoted.

@@ -18,8 +18,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from workflow_models import access
 from workflow_models.application import organizations
 from workflow_models.base import Base, JsonArray, JsonObject, TextEnum
+from workflow_models.ddl import Grant, Policy, RowSecurity, Statistics, Trigger
 
 if TYPE_CHECKING:
     from workflow_models.definition import WorkflowDefinition
@@ -76,6 +78,64 @@ class WorkflowExecutionLog(Base):
             text("created_at DESC"),
             postgresql_where=text("status = 'error' AND organization_id IS NOT NULL"),
         ),
+        # A workflow has one organization: without this the planner multiplies the two selectivities.
+        Statistics(
+            "workflow_execution_logs_workflow_id_organization_id_stat",
+            "workflow_id",
+            "organization_id",
+            kinds=("ndistinct", "dependencies"),
+        ),
+        # Writers that do not send the organization.
+        Trigger(
+            "workflow_execution_logs_fill_organization_on_insert",
+            "BEFORE",
+            "INSERT",
+            "workflow_private.fill_organization()",
+            when="NEW.organization_id IS NULL",
+        ),
+        # From NULL to a value is what a backfill does: it must not fire for each of its rows.
+        Trigger(
+            "workflow_execution_logs_fill_organization_on_update",
+            "BEFORE",
+            "UPDATE",
+            "workflow_private.fill_organization()",
+            when="NEW.workflow_id <> OLD.workflow_id OR (OLD.organization_id IS NOT NULL "
+            "AND NEW.organization_id IS DISTINCT FROM OLD.organization_id)",
+        ),
+        RowSecurity(),
+        # Reader: every list of runs; a super admin sees those of global workflows too.
+        Policy("Users can view workflow logs", "SELECT", to=access.USER, using=access.OWN_OR_SUPER_ADMIN),
+        # Writer: a run that a user starts.
+        Policy("System can insert workflow logs", "INSERT", to=access.USER, check=access.OWN_OR_SUPER_ADMIN),
+        # Workers record a run when it starts and when it ends.
+        Policy("Workers can view workflow logs", "SELECT", to=access.WORKER, using=access.WORKERS_OWN),
+        Policy("Workers can insert workflow logs", "INSERT", to=access.WORKER, check=access.WORKERS_OWN),
+        Policy(
+            "Workers can update workflow logs",
+            "UPDATE",
+            to=access.WORKER,
+            using=access.WORKERS_OWN,
+            check=access.WORKERS_OWN,
+        ),
+        Grant(("SELECT", "INSERT"), to=access.USER),
+        Grant(("SELECT", "INSERT"), to=access.WORKER),
+        Grant(
+            "UPDATE",
+            columns=(
+                "execution_end",
+                "status",
+                "execution_result",
+                "error_details",
+                "context",
+                "steps_details",
+                "duration_ms",
+                "retry_count",
+            ),
+            to=access.WORKER,
+        ),
+        Grant(("SELECT", "INSERT", "UPDATE", "DELETE"), to=access.SERVICE, if_exists=True),
+        Grant("USAGE", sequence_of="id", to=(access.USER, access.WORKER)),
+        Grant("USAGE", sequence_of="id", to=access.SERVICE, if_exists=True),
         {"comment": "Runs of workflows: a row is inserted when one starts, updated when it ends"},
     )
 

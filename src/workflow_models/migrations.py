@@ -5,9 +5,10 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alembic import command, context
+from alembic.autogenerate.api import AutogenContext
 from alembic.config import Config
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
@@ -18,7 +19,7 @@ from sqlalchemy.schema import SchemaItem
 
 from . import embedded
 from .adoption import PROFILE_WARNINGS, STATE
-from .base import metadata
+from .base import TextEnum, metadata
 from .online import MigrationError
 from .online.run import Target
 
@@ -96,8 +97,9 @@ def target(x: Mapping[str, str]) -> Target:
         configure={
             "include_object": include_object,
             "compare_server_default": True,
-            "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+            "autogenerate_plugins": ["alembic.autogenerate.*", "workflow_models.ddl"],
             "process_revision_directives": _number_revision,
+            "render_item": _render_item,
         },
     )
 
@@ -183,17 +185,24 @@ def _declared_constraints() -> set[str]:
     }
 
 
+def _render_item(type_: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
+    """Write our column type as what it is in the database: revisions do not import the models."""
+    del autogen_context
+    return "sa.Text()" if type_ == "type" and isinstance(item, TextEnum) else False
+
+
 def _number_revision(
     migration_context: MigrationContext, revision: Any, directives: list[MigrationScript]
 ) -> None:
     """Name a new revision after the last one: wf0007_add_priority."""
     del revision
+    if migration_context.opts["revision_context"].command_args["rev_id"]:
+        return
     script = migration_context.script
     assert isinstance(script, ScriptDirectory)
     numbers = [
         int(found.revision[2:6]) for found in script.walk_revisions() if re.match(r"wf\d{4}", found.revision)
     ]
     for directive in directives:
-        if directive.rev_id is not None and re.fullmatch("[0-9a-f]{12}", directive.rev_id):
-            slug = re.sub(r"\W+", "_", (directive.message or "").lower()).strip("_")
-            directive.rev_id = f"wf{max(numbers, default=0) + 1:04d}_{slug}"[:32].rstrip("_")
+        slug = re.sub(r"\W+", "_", (directive.message or "").lower()).strip("_")
+        directive.rev_id = f"wf{max(numbers, default=0) + 1:04d}_{slug}"[:32].rstrip("_")

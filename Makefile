@@ -1,0 +1,62 @@
+# `make upgrade` and `make test` need Python 3.11 or newer, and nothing else.
+
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST = $(BIN)/pytest --numprocesses=logical --maxprocesses=4
+
+# The first Python that is new enough; `make PYTHON=…` names another.
+PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
+	done)
+
+.NOTPARALLEL:
+.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel
+
+# Where no DATABASE_URL is set: a PostgreSQL of the embedded extra, in a folder that is named.
+upgrade: $(VENV)/.user
+	$(BIN)/alembic upgrade head
+	$(BIN)/workflow-models show
+
+test: $(VENV)/.dev
+	$(PYTEST) $(ARGS)
+
+test-installed: $(VENV)/.dev
+	@if $(BIN)/python -c 'from tests.server import installed; raise SystemExit(not installed())'; then \
+		echo TEST_SERVER=installed $(PYTEST) $(ARGS); TEST_SERVER=installed $(PYTEST) $(ARGS); \
+	else echo 'no installed PostgreSQL: the tests run on the embedded one only'; fi
+
+test-embedded: $(VENV)/.dev
+	TEST_SERVER=embedded $(PYTEST) $(ARGS)
+
+check: lint types wheel test-installed test-embedded
+
+fmt: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+wheel: $(VENV)/.dev
+	tests/wheel/run.sh
+
+$(BIN)/python:
+	@if [ -z '$(PYTHON)' ]; then echo >&2 \
+		'error: no Python 3.11 or newer that can make virtual environments.' \
+		'Install one (on Debian and Ubuntu: apt-get install python3-venv), or name one: make PYTHON=/path/to/python3'; \
+		exit 1; fi
+	$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/.user: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[cli,embedded]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.user

@@ -1,0 +1,177 @@
+"""Who may do what: the roles, and the functions that policies and triggers call.
+
+Identity comes from claims that the API has verified, and organization and role from ``profiles``; never
+from ``user_metadata``, which users can edit. What is missing, empty, malformed or unknown is nobody.
+"""
+
+from .base import metadata
+from .ddl import Function, Role, Schema
+
+ANONYMOUS = "anon"
+USER = "authenticated"
+WORKER = "workflow_worker"
+SERVICE = "service_role"
+
+# The others are the application's: used where they exist, never created.
+for _role in (USER, WORKER):
+    Role(_role, metadata)
+
+# (SELECT f()) is asked once a statement, a bare f() once a row.
+OWN_OR_SUPER_ADMIN = "workflow_private.matches(organization_id, (SELECT workflow_private.identity()))"
+ADMINISTERED = "organization_id = (SELECT workflow_private.administered_organization())"
+WORKERS_OWN = "organization_id = (SELECT workflow_private.worker_organization())"
+
+PRIVATE = Schema("workflow_private", metadata, usage=(USER, WORKER, SERVICE))
+
+# pg_temp is named, and last: unnamed it would be searched first, for types too.
+_SEARCH_PATH = {"search_path": "pg_catalog, pg_temp"}
+# Turns rows that a policy would hide from the owner into an error.
+_SEES_ALL_ROWS = {**_SEARCH_PATH, "row_security": "off"}
+
+# A user as {organization, role}; NULL is nobody. The column of the profile is role or user_role. A JSON
+# text cannot be tried in PostgreSQL 15 without an exception, hence not parallel safe.
+IDENTITY = Function(
+    "identity",
+    metadata,
+    schema=PRIVATE.name,
+    returns="text[]",
+    volatility="STABLE",
+    security="DEFINER",
+    settings=_SEES_ALL_ROWS,
+    execute=USER,
+    body="""
+DECLARE
+    subject text := nullif(current_setting('request.jwt.claim.sub', true), '');
+    caller text[];
+BEGIN
+    IF subject IS NULL THEN
+        BEGIN
+            subject := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
+        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+            RETURN NULL;
+        END;
+    END IF;
+    IF subject ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
+        SELECT ARRAY[
+            profile.organization_id::text,
+            coalesce(to_jsonb(profile) ->> 'user_role', to_jsonb(profile) ->> 'role')
+        ]
+        INTO caller FROM public.profiles AS profile WHERE profile.id = subject::uuid;
+    END IF;
+    RETURN caller;
+END
+""",
+)
+
+# Whether a row is for this caller. Not SQL, since PostgreSQL would inline it and, expecting few rows, leave
+# the index. Asked once a row, so without SET; every operator and type is qualified instead.
+MATCHES = Function(
+    "matches",
+    metadata,
+    schema=PRIVATE.name,
+    arguments="organization_id uuid, caller text[]",
+    returns="boolean",
+    volatility="STABLE",
+    parallel="SAFE",
+    execute=USER,
+    body="""
+BEGIN
+    RETURN coalesce(organization_id OPERATOR(pg_catalog.=) caller[1]::pg_catalog.uuid, false)
+        OR coalesce(caller[2] OPERATOR(pg_catalog.=) 'super_admin', false);
+END
+""",
+)
+
+ADMINISTERED_ORGANIZATION = Function(
+    "administered_organization",
+    metadata,
+    schema=PRIVATE.name,
+    returns="uuid",
+    language="sql",
+    volatility="STABLE",
+    settings=_SEARCH_PATH,
+    execute=USER,
+    body="""
+    SELECT caller[1]::uuid FROM workflow_private.identity() AS caller
+    WHERE caller[2] IN ('admin', 'super_admin')
+""",
+)
+
+WORKER_ORGANIZATION = Function(
+    "worker_organization",
+    metadata,
+    schema=PRIVATE.name,
+    returns="uuid",
+    volatility="STABLE",
+    parallel="SAFE",
+    settings=_SEARCH_PATH,
+    execute=WORKER,
+    body="""
+DECLARE
+    organization text := current_setting('workflow.organization_id', true);
+BEGIN
+    IF organization ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
+        RETURN organization::uuid;
+    END IF;
+    RETURN NULL;
+END
+""",
+)
+
+# For writers that do not send the organization; a wrong value is for the foreign key to refuse. The lock
+# holds off a move of the definition until the log is committed.
+FILL_ORGANIZATION = Function(
+    "fill_organization",
+    metadata,
+    schema=PRIVATE.name,
+    returns="trigger",
+    security="DEFINER",
+    settings=_SEES_ALL_ROWS,
+    body="""
+BEGIN
+    IF NEW.organization_id IS NULL
+        OR TG_OP = 'UPDATE' AND NEW.organization_id IS NOT DISTINCT FROM OLD.organization_id
+    THEN
+        NEW.organization_id := (
+            SELECT definition.organization_id FROM public.workflow_definitions AS definition
+            WHERE definition.id = NEW.workflow_id FOR KEY SHARE
+        );
+    END IF;
+    RETURN NEW;
+END
+""",
+)
+
+# The composite foreign key carries a move too, but not one from none: MATCH SIMPLE passes over logs without
+# an organization.
+CARRY_ORGANIZATION = Function(
+    "carry_organization",
+    metadata,
+    schema=PRIVATE.name,
+    returns="trigger",
+    security="DEFINER",
+    settings=_SEES_ALL_ROWS,
+    body="""
+BEGIN
+    IF OLD.organization_id IS NULL AND current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a global workflow can be given an organization only in READ COMMITTED'
+            USING ERRCODE = 'feature_not_supported',
+                DETAIL = 'The snapshot of this transaction could miss a log that is being written.',
+                HINT = 'Run the UPDATE in a transaction with isolation level READ COMMITTED.';
+    END IF;
+    UPDATE public.workflow_execution_logs AS log SET organization_id = NEW.organization_id
+    WHERE log.workflow_id = NEW.id AND log.organization_id IS DISTINCT FROM NEW.organization_id;
+    RETURN NULL;
+END
+""",
+)
+
+# The application's own, shared by its tables: made only where there is no application.
+Function(
+    "update_updated_at_column",
+    metadata,
+    returns="trigger",
+    settings=_SEARCH_PATH,
+    body=" BEGIN NEW.updated_at := now(); RETURN NEW; END ",
+    if_missing=True,
+)

@@ -1,0 +1,27 @@
+"""PostgreSQL objects as SQLAlchemy schema items, and their comparison with a database.
+
+``RowSecurity``, ``Policy``, ``Trigger``, ``Grant``, ``Statistics`` and ``StorageParameters`` stand in
+``__table_args__`` beside ``Index``; ``Role``, ``Schema`` and ``Function`` belong to a ``MetaData``.
+``MetaData.create_all()`` creates them too. Needs only SQLAlchemy; ``plugin`` is for Alembic.
+"""
+
+from .function import Function, Role, Schema
+from .grant import Grant
+from .item import DeclarationError
+from .policy import Policy, RowSecurity
+from .statistics import Statistics
+from .storage import StorageParameters
+from .trigger import Trigger
+
+__all__ = [
+    "DeclarationError",
+    "Function",
+    "Grant",
+    "Policy",
+    "Role",
+    "RowSecurity",
+    "Schema",
+    "Statistics",
+    "StorageParameters",
+    "Trigger",
+]

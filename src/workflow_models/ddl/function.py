@@ -1,0 +1,126 @@
+"""Functions, the schemas that they stand in, and the roles that may call them."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import MetaData
+
+from .grant import grant_statement
+from .item import MetaDataItem, literal, names, quoted
+
+
+class Role(MetaDataItem):
+    """A role without login that must exist; created where it does not. Roles are never compared."""
+
+    def __init__(self, name: str, metadata: MetaData) -> None:
+        super().__init__(metadata)
+        self.name = name
+
+    def schema_name(self) -> str:
+        return ""
+
+    def statements(self, schema: str | None) -> Sequence[str]:
+        return [
+            (
+                f"DO $role$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal(self.name)}) "
+                f"THEN CREATE ROLE {quoted(self.name)} NOLOGIN; END IF; END $role$"
+            )
+        ]
+
+
+class Schema(MetaDataItem):
+    """A schema, whose functions and privileges are compared as a whole.
+
+    :param usage: roles with USAGE; where one does not exist, it is passed over.
+    """
+
+    def __init__(self, name: str, metadata: MetaData, *, usage: str | Sequence[str] = ()) -> None:
+        super().__init__(metadata)
+        self.name = name
+        self.usage = names(usage)
+
+    def schema_name(self) -> str:
+        return self.name
+
+    def statements(self, schema: str | None) -> Sequence[str]:
+        return [
+            f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}",
+            *(
+                grant_statement("USAGE", f"SCHEMA {quoted(schema)}", role, if_exists=True)
+                for role in self.usage
+            ),
+        ]
+
+
+class Function(MetaDataItem):
+    """A function, as CREATE FUNCTION makes it.
+
+    Nobody but its owner and the roles in ``execute`` may call it.
+
+    :param arguments: as between the parentheses of CREATE FUNCTION.
+    :param returns: as behind RETURNS.
+    :param body: compared to the letter.
+    :param volatility: VOLATILE, STABLE or IMMUTABLE.
+    :param security: INVOKER or DEFINER.
+    :param parallel: UNSAFE, RESTRICTED or SAFE.
+    :param settings: as by SET, of what the function sees while it runs.
+    :param execute: roles that may call it; where one does not exist, it is passed over.
+    :param if_missing: it belongs to somebody else: created only where it is missing, and never compared.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        metadata: MetaData,
+        *,
+        body: str,
+        returns: str,
+        arguments: str = "",
+        schema: str = "public",
+        language: str = "plpgsql",
+        volatility: str = "VOLATILE",
+        security: str = "INVOKER",
+        parallel: str = "UNSAFE",
+        settings: Mapping[str, str] | None = None,
+        execute: str | Sequence[str] = (),
+        if_missing: bool = False,
+    ) -> None:
+        super().__init__(metadata)
+        self.name = name
+        self.body = body
+        self.returns = returns
+        self.arguments = arguments
+        self.schema = schema
+        self.language = language
+        self.volatility = volatility
+        self.security = security
+        self.parallel = parallel
+        self.settings = dict(settings or {})
+        self.execute = names(execute)
+        self.if_missing = if_missing
+
+    def schema_name(self) -> str:
+        return self.schema
+
+    def statements(self, schema: str | None) -> Sequence[str]:
+        signature = f"{quoted(schema, self.name)}({self.arguments})"
+        settings = "".join(f"\nSET {name} = {value}" for name, value in self.settings.items())
+        tag = "$function$"
+        statements = [
+            (
+                f"CREATE OR REPLACE FUNCTION {signature} RETURNS {self.returns}\n"
+                f"LANGUAGE {self.language} {self.volatility} PARALLEL {self.parallel} "
+                f"SECURITY {self.security}{settings}\nAS {tag}{self.body}{tag}"
+            ),
+            f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC",
+            *(
+                grant_statement("EXECUTE", f"FUNCTION {signature}", role, if_exists=True)
+                for role in self.execute
+            ),
+        ]
+        if not self.if_missing:
+            return statements
+        return [
+            f"DO $missing$ BEGIN IF to_regprocedure({literal(signature)}) IS NULL THEN "
+            + " ".join(f"{statement};" for statement in statements)
+            + " END IF; END $missing$"
+        ]

@@ -1,0 +1,126 @@
+"""What all items have in common: where they belong, and that ``create_all()`` creates them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, MetaData, Table, event
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import SchemaItem
+
+_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+_ITEMS = "postgresql_items"
+
+Item = TypeVar("Item", bound="TableItem")
+
+
+def quoted(*names: str | None) -> str:
+    """Quote the parts of a name that there are, and join them with dots."""
+    return ".".join(_preparer.quote(name) for name in names if name)
+
+
+def literal(value: str) -> str:
+    """Quote a text."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def roles(names: Sequence[str]) -> str:
+    """Quote role names; PUBLIC is none of them."""
+    return ", ".join("PUBLIC" if name.upper() == "PUBLIC" else quoted(name) for name in names)
+
+
+def names(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Give one name or several as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def schema_in(connection: Connection, schema: str | None) -> str | None:
+    """Give the schema that a ``schema_translate_map`` of the connection puts in the place of one."""
+    translated: dict[str | None, str | None] = connection.get_execution_options().get(
+        "schema_translate_map", {}
+    )
+    return translated.get(schema, schema)
+
+
+class DeclarationError(Exception):
+    """A declared item that PostgreSQL refuses; names the item, its table and PostgreSQL's own message."""
+
+
+class TableItem(SchemaItem):
+    """An object on a table: stands among the table's arguments."""
+
+    __visit_name__ = "postgresql_item"
+
+    def statements(self, table: Table, schema: str | None) -> Sequence[str]:
+        """Give the statements that create the object on a table.
+
+        :param schema: where the table is, in place of its own.
+        """
+        raise NotImplementedError
+
+    def _set_parent(self, parent: Any, **kw: Any) -> None:
+        assert isinstance(parent, Table)
+        _append(parent, self)
+        event.listen(parent, "after_create", self._create)
+
+    def _create(self, target: Table, connection: Connection, **kw: Any) -> None:
+        schema = schema_in(connection, target.schema)
+        execute(connection, self.statements(target, schema), f"{described(self)} on {target.fullname}")
+
+
+class MetaDataItem:
+    """An object beside the tables of a MetaData, created before them."""
+
+    def __init__(self, metadata: MetaData) -> None:
+        _append(metadata, self)
+        event.listen(metadata, "before_create", self._create)
+
+    def statements(self, schema: str | None) -> Sequence[str]:
+        """Give the statements that create the object.
+
+        :param schema: where it is created, in place of its own.
+        """
+        raise NotImplementedError
+
+    def schema_name(self) -> str:
+        """Give the schema that it is declared in."""
+        raise NotImplementedError
+
+    def _create(self, target: MetaData, connection: Connection, **kw: Any) -> None:
+        execute(connection, self.statements(self.schema_name()), described(self))
+
+
+def items_of(owner: Table | MetaData, kind: type[Any]) -> Iterator[Any]:
+    """Give the items of a kind that a table or a MetaData has, as declared."""
+    return (item for item in owner.info.get(_ITEMS, ()) if isinstance(item, kind))
+
+
+def described(item: object) -> str:
+    """Give the words for an item in a message."""
+    return f"{type(item).__name__} {getattr(item, 'name', '')!r}".removesuffix(" ''")
+
+
+def execute(connection: Connection, statements: Sequence[str], what: str) -> None:
+    """Run statements as they are: in them neither % nor : starts a parameter.
+
+    :raises DeclarationError: when PostgreSQL refuses one.
+    """
+    for statement in statements:
+        try:
+            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+        except DBAPIError as error:
+            raise DeclarationError(f"{what}: {error.orig}") from error
+
+
+def _append(owner: Table | MetaData, item: Any) -> None:
+    items = owner.info.setdefault(_ITEMS, [])
+    name = getattr(item, "name", None)
+    if name and any(type(other) is type(item) and _signature(other) == _signature(item) for other in items):
+        raise ValueError(
+            f"{described(item)} is declared twice on {getattr(owner, 'fullname', 'the MetaData')}"
+        )
+    items.append(item)
+
+
+def _signature(item: Any) -> tuple[str | None, ...]:
+    return tuple(getattr(item, part, None) for part in ("schema", "name", "arguments"))

@@ -1,0 +1,1 @@
+ALTER TABLE profiles RENAME COLUMN role TO user_role;

@@ -1,0 +1,165 @@
+"""Databases to test on: each state is built once as a template, and cloned for each test."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+from pytest_postgresql.executors import NoopExecutor
+from pytest_postgresql.janitor import DatabaseJanitor
+from sqlalchemy import URL, Engine, NullPool, create_engine
+
+from tests.server import PASSWORD
+
+OWNER = "app_owner"
+
+# Builds a state in a database that is a clone of its base.
+Builder = Callable[["Database"], None]
+_builders: dict[str, tuple[str, Builder]] = {}
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database, and the ways to talk to it as this or that role.
+
+    Only `authenticator` and the owner log in besides the superuser; `as_role` is for the others.
+    """
+
+    name: str
+    server: NoopExecutor
+
+    @property
+    def superuser(self) -> str:
+        return self.server.user
+
+    def url(self, user: str = OWNER, password: str | None = None, host: str | None = None) -> str:
+        """For SQLAlchemy, through the server's own host, which is a Unix socket where we started it.
+
+        Passwords count at 127.0.0.1 only; None stands for the right one.
+        """
+        host = host or self.server.host
+        socket = host.startswith("/")
+        return URL.create(
+            "postgresql+psycopg",
+            username=user,
+            password=_password(self.server, host, user) if password is None else password,
+            host=None if socket else host,
+            port=None if socket else self.server.port,
+            database=self.name,
+            query={"host": host, "port": str(self.server.port)} if socket else {},
+        ).render_as_string(hide_password=False)
+
+    def connect(self, user: str = OWNER, *, autocommit: bool = True) -> psycopg.Connection[TupleRow]:
+        return psycopg.connect(
+            host=self.server.host,
+            port=self.server.port,
+            dbname=self.name,
+            user=user,
+            password=_password(self.server, self.server.host, user),
+            autocommit=autocommit,
+        )
+
+    def engine(self, user: str = OWNER, **options: Any) -> Engine:
+        return create_engine(self.url(user), poolclass=NullPool, **options)
+
+    def execute(
+        self, script: str, parameters: Mapping[str, object] | None = None, *, user: str = OWNER
+    ) -> list[TupleRow]:
+        """Run a script in a connection of its own; the rows of its last statement, if it gives any.
+
+        Several statements (only without parameters) are one transaction.
+        """
+        with self.connect(user) as connection:
+            cursor = connection.execute(script.encode(), parameters)
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def as_role(
+        self, role: str, settings: Mapping[str, str] | None = None
+    ) -> Iterator[psycopg.Connection[TupleRow]]:
+        """A request as PostgREST makes it: logged in as authenticator, claims and role local to one
+        transaction, which is rolled back."""
+        with self.connect("authenticator", autocommit=False) as connection:
+            for name, value in (settings or {}).items():
+                connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+            connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+
+def template(name: str, *, base: str = "empty") -> Callable[[Builder], Builder]:
+    """Register what builds the state `name` on a clone of the state `base`."""
+
+    def register(builder: Builder) -> Builder:
+        if name in _builders or name == "empty":
+            raise ValueError(f"template {name!r} is registered twice")
+        _builders[name] = (base, builder)
+        return builder
+
+    return register
+
+
+class Templates:
+    """The states of one server, each built when it is first asked for."""
+
+    def __init__(self, server: NoopExecutor, empty: str) -> None:
+        self._server = server
+        self._built = {"empty": empty}
+        self._counter = itertools.count(1)
+
+    def clone(self, name: str) -> Database:
+        """A new database in that state; `drop` it when it is no longer needed."""
+        return self._create(self._template(name), f"{self._server.dbname}_{name}_{next(self._counter)}")
+
+    def drop(self, database: Database) -> None:
+        """Whoever is still connected is thrown out."""
+        self._janitor(database.name).drop()
+
+    def close(self) -> None:
+        for name in [name for name in self._built if name != "empty"]:
+            self._janitor(self._built.pop(name)).drop()
+
+    def _template(self, name: str) -> str:
+        if name not in self._built:
+            if name not in _builders:
+                raise LookupError(f"no template {name!r}; there are {', '.join(sorted(_builders))}")
+            base, builder = _builders[name]
+            database = self._create(self._template(base), f"{self._server.dbname}_{name}")
+            try:
+                builder(database)
+            except BaseException:
+                self.drop(database)
+                raise
+            self._built[name] = database.name
+        return self._built[name]
+
+    def _create(self, template_dbname: str, dbname: str) -> Database:
+        # The janitor's own way has no owner, and writes each page to the WAL: half as fast.
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY file_copy")
+        with self._janitor(dbname).cursor() as cursor:
+            cursor.execute(create.format(*map(sql.Identifier, (dbname, template_dbname, OWNER))))
+        return Database(dbname, self._server)
+
+    def _janitor(self, dbname: str) -> DatabaseJanitor:
+        return DatabaseJanitor(
+            user=self._server.user,
+            host=self._server.host,
+            port=self._server.port,
+            password=self._server.password,
+            maintenance_dbname=self._server.maintenance_dbname,
+            dbname=dbname,
+        )
+
+
+def _password(server: NoopExecutor, host: str, user: str) -> str | None:
+    if host.startswith("/"):
+        return None
+    return server.password if user == server.user else PASSWORD

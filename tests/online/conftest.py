@@ -1,0 +1,14 @@
+"""A chain of revisions for each test that asks for one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.online.library import Chain
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Callable[..., Chain]:
+    """Gives a chain of revisions with these bodies."""
+    return lambda *bodies: Chain(tmp_path, bodies)

@@ -1,0 +1,129 @@
+"""Each revision goes up, down and up again, with rows in the tables."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
+
+import pytest
+
+from tests.application.states import CLIMBERS, REVISIONS, STATES, at
+from tests.catalog import Rows, Snapshot, misplaced_logs, rows, rows_like, snapshot
+from tests.databases import Database, Templates
+from workflow_models import migrations
+
+Clone: TypeAlias = Callable[[str], Database]
+
+LOSING = {"allow-data-loss": "true"}
+
+each_climber = pytest.mark.parametrize("start", CLIMBERS)
+
+
+def schema(database: Database) -> Snapshot:
+    with database.connect(database.superuser) as connection:
+        return snapshot(connection)
+
+
+def found(database: Database) -> tuple[Snapshot, Rows]:
+    with database.connect(database.superuser) as connection:
+        return snapshot(connection), rows(connection)
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """A database after a revision, after its downgrade, and after its upgrade again."""
+
+    earlier: str
+    before: tuple[Snapshot, Rows]
+    down: tuple[Snapshot, Rows]
+    after: tuple[Snapshot, Rows]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(start, *step) for start in CLIMBERS for step in itertools.pairwise(REVISIONS)],
+    ids=lambda param: f"{param[0]}-{param[2]}",
+)
+def round_trip(request: pytest.FixtureRequest, templates: Templates) -> Iterator[RoundTrip]:
+    """Each revision but the first, down and up again, on each database that climbed up to it."""
+    start, earlier, revision = request.param
+    database = templates.clone(at(start, revision))
+    try:
+        before = found(database)
+        migrations.downgrade(database.url(), earlier, x=LOSING)
+        down = found(database)
+        migrations.upgrade(database.url(), revision)
+        yield RoundTrip(earlier, before, down, found(database))
+    finally:
+        templates.drop(database)
+
+
+@pytest.fixture(scope="module")
+def schema_at(templates: Templates) -> Callable[[str], Snapshot]:
+    """The schema that a revision leaves on an empty database."""
+
+    @cache
+    def schema_at(revision: str) -> Snapshot:
+        database = templates.clone(at("empty", revision))
+        try:
+            return schema(database)
+        finally:
+            templates.drop(database)
+
+    return schema_at
+
+
+def test_a_revision_goes_down_to_the_schema_of_the_earlier_one(
+    round_trip: RoundTrip, schema_at: Callable[[str], Snapshot]
+) -> None:
+    assert round_trip.down[0] == schema_at(round_trip.earlier)
+
+
+def test_a_revision_goes_up_again_to_the_schema_it_had(round_trip: RoundTrip) -> None:
+    assert round_trip.after[0] == round_trip.before[0]
+
+
+def test_a_revision_keeps_every_row_down_and_up_again(round_trip: RoundTrip) -> None:
+    (_, before), (_, down), (_, after) = round_trip.before, round_trip.down, round_trip.after
+
+    assert down == rows_like(before, down)
+    assert rows_like(after, down) == down
+
+
+@each_climber
+def test_every_log_has_its_organization_from_the_backfill_on(clone: Clone, start: str) -> None:
+    database = clone(at(start, "wf0004"))
+
+    with database.connect(database.superuser) as connection:
+        assert misplaced_logs(connection) == []
+
+
+@each_climber
+def test_a_chain_climbed_step_by_step_ends_where_one_climbed_at_once_does(clone: Clone, start: str) -> None:
+    assert schema(clone(at(start, REVISIONS[-1]))) == schema(clone("upgraded"))
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_whole_chain_goes_down_step_by_step(
+    clone: Clone, state: str, schema_at: Callable[[str], Snapshot]
+) -> None:
+    database = clone(f"{state}_upgraded")
+
+    left = []
+    for revision in reversed(REVISIONS[:-1]):
+        migrations.downgrade(database.url(), "-1", x=LOSING)
+        left.append((revision, schema(database) == schema_at(revision)))
+
+    assert left == [(revision, True) for revision in reversed(REVISIONS[:-1])]
+
+
+def test_the_first_revision_goes_down_and_up_again(clone: Clone) -> None:
+    database = clone("empty")
+    migrations.upgrade(database.url(), REVISIONS[0])
+    before = schema(database)
+
+    migrations.downgrade(database.url(), "base")
+    migrations.upgrade(database.url(), REVISIONS[0])
+
+    assert schema(database) == before

@@ -1,0 +1,252 @@
+"""A model is changed, and the next revision made of it, in a checkout of one's own."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.application.states import REVISIONS
+from tests.catalog import Snapshot, snapshot
+from tests.databases import Database
+
+HEAD = REVISIONS[-1]
+NUMBER = f"wf{int(HEAD[2:6]) + 1:04d}"
+
+PRIORITY = 'priority: Mapped[int | None] = mapped_column(comment="The lowest first")'
+PRIORITY_INDEX = 'Index("idx_workflow_execution_logs_priority", "priority")'
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the project, and a database at the head of its revisions."""
+
+    folder: Path
+    database: Database
+
+    def add_to_logs(self, *, column: str, item: str) -> None:
+        """Give the logs' model another column, and something about it in `__table_args__`."""
+        model = self.folder / "src/workflow_models/execution_log.py"
+        source = model.read_text()
+        for place, addition in (("    __table_args__ = (\n", item + ","), ("    id: Mapped[int] =", column)):
+            before, found, after = source.partition(place)
+            assert found
+            added = f"{found}        {addition}\n" if addition.endswith(",") else f"    {addition}\n{found}"
+            source = before + added + after
+        model.write_text(source)
+
+    def alembic(self, *arguments: str) -> str:
+        """What the command prints, once it has succeeded."""
+        done = self.run("alembic", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def run(self, module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MIGRATION_")}
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.folder,
+            env={
+                **environment,
+                "DATABASE_URL": self.database.url(),
+                "PYTHONPATH": str(self.folder / "src"),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def new_revision(self, *arguments: str) -> Path:
+        """The one file that `alembic revision` adds."""
+        versions = self.folder / "alembic/versions"
+        before = set(versions.glob("*.py"))
+        self.alembic("revision", *arguments)
+        (made,) = set(versions.glob("*.py")) - before
+        return made
+
+    def schema(self) -> Snapshot:
+        with self.database.connect(self.database.superuser) as connection:
+            return snapshot(connection)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, upgraded: Database) -> Checkout:
+    project = Path(__file__).parents[1]
+    for folder in ("alembic", "src"):
+        shutil.copytree(project / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(project / file, tmp_path)
+    return Checkout(tmp_path, upgraded)
+
+
+def test_a_new_column_and_its_index_become_the_next_revision(checkout: Checkout) -> None:
+    checkout.add_to_logs(column=PRIORITY, item=PRIORITY_INDEX)
+
+    made = checkout.new_revision("--autogenerate", "-m", "add priority")
+
+    header, upgrade, downgrade = parts(made)
+    assert made.name == f"{NUMBER}_add_priority.py"
+    assert header == f'''"""Add priority.
+
+Why:
+Locks:
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{NUMBER}_add_priority"
+down_revision = "{HEAD}"
+branch_labels = None
+depends_on = None
+'''
+    )
+    assert "sa.Column('priority', sa.Integer(), nullable=True, comment='The lowest first')" in upgrade
+    assert "idx_workflow_execution_logs_priority" in upgrade
+    assert "op.drop_column('workflow_execution_logs', 'priority')" in downgrade
+
+
+def test_a_new_revision_needs_neither_linter_nor_formatter(checkout: Checkout) -> None:
+    checkout.add_to_logs(column=PRIORITY, item=PRIORITY_INDEX)
+
+    made = checkout.new_revision("--autogenerate", "-m", "add priority")
+
+    linted = checkout.run("ruff", "check", "--no-cache", str(made))
+    assert linted.returncode == 0, linted.stdout
+    formatted = checkout.run("ruff", "format", "--no-cache", "--diff", str(made))
+    assert formatted.returncode == 0, formatted.stdout
+
+
+def test_a_new_revision_goes_up_checks_clean_and_goes_down(checkout: Checkout) -> None:
+    before = checkout.schema()
+    checkout.add_to_logs(column=PRIORITY, item=PRIORITY_INDEX)
+    red = checkout.run("alembic", "check")
+    assert red.returncode != 0
+    assert "priority" in red.stdout + red.stderr
+    checkout.new_revision("--autogenerate", "-m", "add priority")
+
+    checkout.alembic("upgrade", "head")
+    assert added(before, checkout.schema()) == {
+        "columns": {"public.workflow_execution_logs.priority"},
+        "indexes": {"public.idx_workflow_execution_logs_priority"},
+    }
+    checkout.alembic("check")
+
+    checkout.alembic("downgrade", "-1")
+    assert checkout.schema() == before
+
+
+def test_the_chain_goes_down_to_base_with_a_new_revision_on_top(checkout: Checkout) -> None:
+    checkout.add_to_logs(column=PRIORITY, item=PRIORITY_INDEX)
+    checkout.new_revision("--autogenerate", "-m", "add priority")
+    checkout.alembic("upgrade", "head")
+
+    checkout.alembic("downgrade", "base")
+
+    assert checkout.database.execute("SELECT to_regclass('workflow_execution_logs')") == [(None,)]
+
+
+def test_the_types_of_the_models_become_those_of_the_database(checkout: Checkout) -> None:
+    checkout.add_to_logs(
+        column="outcome: Mapped[ExecutionStatus | None] = mapped_column(TextEnum(ExecutionStatus))",
+        item="CheckConstraint(\"outcome IN ('success', 'error')\", name='outcome')",
+    )
+    checkout.add_to_logs(column="labels: Mapped[JsonObject | None]", item='Index(None, "labels")')
+
+    made = checkout.new_revision("--autogenerate", "-m", "add outcome and labels")
+
+    _, upgrade, _ = parts(made)
+    assert "sa.Column('outcome', sa.Text(), nullable=True)" in upgrade
+    assert "postgresql.JSONB(" in upgrade
+    assert imported_by(made) == {"alembic", "sqlalchemy"}
+    linted = checkout.run("ruff", "check", "--no-cache", str(made))
+    assert linted.returncode == 0, linted.stdout
+    checkout.alembic("upgrade", "head")
+    checkout.alembic("check")
+
+
+def test_a_revision_that_nothing_was_generated_for_is_ready_to_be_filled_in(checkout: Checkout) -> None:
+    made = checkout.new_revision("-m", "tidy up")
+
+    assert made.name == f"{NUMBER}_tidy_up.py"
+    assert (
+        made.read_text()
+        == f'''"""Tidy up.
+
+Why:
+Locks:
+"""
+
+from alembic import op
+
+revision = "{NUMBER}_tidy_up"
+down_revision = "{HEAD}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
+'''
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "revision"),
+    [
+        (
+            ["-m", "let the dashboard list the failures of one organization"],
+            f"{NUMBER}_let_the_dashboard_list_th",
+        ),
+        (["-m", "Tidy up: don't keep `retry_count`."], f"{NUMBER}_tidy_up_don_t_keep_retry"),
+        ([], NUMBER),
+        # Looks like one of Alembic's own, and was asked for all the same.
+        (["-m", "tidy up", "--rev-id", "0123456789ab"], "0123456789ab"),
+    ],
+    ids=["cut to 32 characters", "of words only", "without a message", "as asked for"],
+)
+def test_a_revision_is_named(checkout: Checkout, arguments: list[str], revision: str) -> None:
+    made = checkout.new_revision(*arguments)
+
+    assert made.stem == revision
+    assert f'\nrevision = "{revision}"\n' in made.read_text()
+    assert len(revision) <= 32
+
+
+def parts(revision: Path) -> tuple[str, str, str]:
+    """What stands before the two functions, as it is, and their statements, however they are wrapped."""
+    header, found, _ = revision.read_text().partition("\n\ndef upgrade()")
+    assert found
+    upgrade, downgrade = (
+        ast.unparse(statement)
+        for statement in ast.parse(revision.read_text()).body
+        if isinstance(statement, ast.FunctionDef)
+    )
+    return header, upgrade, downgrade
+
+
+def imported_by(revision: Path) -> set[str]:
+    """The packages that a revision imports."""
+    modules: list[str] = []
+    for statement in ast.walk(ast.parse(revision.read_text())):
+        if isinstance(statement, ast.Import):
+            modules += [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            modules.append(statement.module or ".")
+    return {module.partition(".")[0] for module in modules}
+
+
+def added(before: Snapshot, after: Snapshot) -> dict[str, set[str]]:
+    """The names of what is new, by kind, where nothing else has changed."""
+    assert {kind: {name: found[name] for name in before[kind]} for kind, found in after.items()} == before
+    return {
+        kind: found.keys() - before[kind].keys() for kind, found in after.items() if found != before[kind]
+    }
