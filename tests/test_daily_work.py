@@ -20,6 +20,42 @@ NUMBER = f"wf{int(HEAD[2:6]) + 1:04d}"
 PRIORITY = 'priority: Mapped[int | None] = mapped_column(comment="The lowest first")'
 PRIORITY_INDEX = 'Index("idx_workflow_execution_logs_priority", "priority")'
 
+HEADER = f'''"""Add priority.
+
+Why:
+Locks:
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{NUMBER}_add_priority"
+down_revision = "{HEAD}"
+branch_labels = None
+depends_on = None
+'''
+EMPTY_REVISION = f'''"""Tidy up.
+
+Why:
+Locks:
+"""
+
+from alembic import op
+
+revision = "{NUMBER}_tidy_up"
+down_revision = "{HEAD}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
+'''
+
 
 @dataclass(frozen=True)
 class Checkout:
@@ -45,7 +81,7 @@ class Checkout:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def run(self, module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MIGRATION_")}
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],
@@ -90,21 +126,7 @@ def test_a_new_column_and_its_index_become_the_next_revision(checkout: Checkout)
 
     header, upgrade, downgrade = parts(made)
     assert made.name == f"{NUMBER}_add_priority.py"
-    assert header == f'''"""Add priority.
-
-Why:
-Locks:
-"""
-
-import sqlalchemy as sa
-from alembic import op
-
-revision = "{NUMBER}_add_priority"
-down_revision = "{HEAD}"
-branch_labels = None
-depends_on = None
-'''
-    )
+    assert header == HEADER
     assert "sa.Column('priority', sa.Integer(), nullable=True, comment='The lowest first')" in upgrade
     assert "idx_workflow_execution_logs_priority" in upgrade
     assert "op.drop_column('workflow_execution_logs', 'priority')" in downgrade
@@ -173,30 +195,7 @@ def test_a_revision_that_nothing_was_generated_for_is_ready_to_be_filled_in(chec
     made = checkout.new_revision("-m", "tidy up")
 
     assert made.name == f"{NUMBER}_tidy_up.py"
-    assert (
-        made.read_text()
-        == f'''"""Tidy up.
-
-Why:
-Locks:
-"""
-
-from alembic import op
-
-revision = "{NUMBER}_tidy_up"
-down_revision = "{HEAD}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    pass
-
-
-def downgrade() -> None:
-    pass
-'''
-    )
+    assert made.read_text() == EMPTY_REVISION
 
 
 @pytest.mark.parametrize(

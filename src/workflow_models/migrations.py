@@ -4,6 +4,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ from .adoption import PROFILE_WARNINGS, STATE
 from .base import TextEnum, metadata
 from .online import MigrationError
 from .online.run import Target
+
+log = getLogger(__name__)
 
 VERSION_TABLE_SCHEMA = "workflow_private"
 BRANCH_LABEL = "workflow_models"
@@ -129,7 +132,12 @@ def database_url(override: str | None = None, *, configured: str | None = None) 
         if url:
             return _psycopg_url(source, url)
     try:
-        return embedded.url()
+        url = embedded.url()
+        log.info(
+            "no DATABASE_URL is set: using the embedded server, with its data in %s",
+            embedded.default_data_dir(),
+        )
+        return url
     except embedded.EmbeddedServerError as error:
         raise MigrationError(
             "there is no database to work on.",

@@ -321,7 +321,8 @@ class Backfill(MigrateOperation):
                 changed += _retried(context, batch).rowcount
                 rows = _adapted(rows, time.monotonic() - started)
                 first = connection.scalar(following, {"last": last, "end": end})
-            log.info("  %s: %d rows filled", self.table, changed)
+            if changed:
+                log.info("  %s: %d rows filled", self.table, changed)
 
 
 def _adapted(rows: int, seconds: float) -> int:

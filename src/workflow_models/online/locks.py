@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from logging import getLogger
 
@@ -159,4 +159,5 @@ def only_migrator(connection: Connection, name: str, options: Options) -> Iterat
     try:
         yield
     finally:
-        connection.rollback()
+        with suppress(DBAPIError):  # the lock went with its connection
+            connection.rollback()
