@@ -20,7 +20,7 @@ creates = {"workflow_execution_logs": (_TO_ORGANIZATION, _TO_DEFINITION)}
 
 def upgrade() -> None:
     lift_force()
-    fill()
+    fill(passes=8)
     op.create_foreign_key_not_valid(
         _TO_ORGANIZATION,
         "workflow_execution_logs",
@@ -39,7 +39,7 @@ def upgrade() -> None:
         ondelete="CASCADE",
     )
     # Until the keys stood, a writer could send an organization that a move had just made wrong.
-    fill()
+    fill(passes=1)
     op.validate_constraint(_TO_ORGANIZATION, "workflow_execution_logs")
     op.validate_constraint(_TO_DEFINITION, "workflow_execution_logs")
 
@@ -53,7 +53,7 @@ def lift_force() -> None:
         )
 
 
-def fill() -> None:
+def fill(*, passes: int) -> None:
     # FOR KEY SHARE keeps a definition from moving until its logs are committed; workflow_id is asked
     # again, since the log itself may have moved to another workflow.
     op.backfill(
@@ -64,13 +64,14 @@ def fill() -> None:
             SELECT log.id, log.workflow_id, definition.organization_id
             FROM workflow_execution_logs AS log
             JOIN workflow_definitions AS definition ON definition.id = log.workflow_id
-            WHERE log.id BETWEEN :first AND :last
+            WHERE log.id BETWEEN :first AND :last AND log.id % :passes = :pass
                 AND log.organization_id IS DISTINCT FROM definition.organization_id
             FOR KEY SHARE OF definition
         )
         UPDATE workflow_execution_logs AS log SET organization_id = stale.organization_id
         FROM stale WHERE log.id = stale.id AND log.workflow_id = stale.workflow_id
         """,
+        passes=passes,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import MetaData
 
 from .grant import grant_statement
-from .item import MetaDataItem, literal, names, quoted
+from .item import MetaDataItem, literal, names, quoted, revoke_defaults
 
 
 class Role(MetaDataItem):
@@ -112,6 +112,13 @@ class Function(MetaDataItem):
                 f"SECURITY {self.security}{settings}\nAS {tag}{self.body}{tag}"
             ),
             f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC",
+            revoke_defaults(
+                "FUNCTION",
+                signature,
+                f"object.proname = {literal(self.name)}",
+                catalog="proc",
+                prefix="pro",
+            ),
             *(
                 grant_statement("EXECUTE", f"FUNCTION {signature}", role, if_exists=True)
                 for role in self.execute

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, MetaData, Table, event
+from sqlalchemy import Connection, MetaData, Table, event, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
@@ -60,6 +60,8 @@ class TableItem(SchemaItem):
 
     def _set_parent(self, parent: Any, **kw: Any) -> None:
         assert isinstance(parent, Table)
+        if not any(items_of(parent, TableItem)):
+            event.listen(parent, "after_create", _only_what_is_granted)
         _append(parent, self)
         event.listen(parent, "after_create", self._create)
 
@@ -110,6 +112,47 @@ def execute(connection: Connection, statements: Sequence[str], what: str) -> Non
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except DBAPIError as error:
             raise DeclarationError(f"{what}: {error.orig}") from error
+
+
+def revoke_defaults(kind: str, name: str, where: str, *, catalog: str = "class", prefix: str = "rel") -> str:
+    """Give a statement that takes what ALTER DEFAULT PRIVILEGES gave to others than the owner.
+
+    :param kind: TABLE, SEQUENCE or FUNCTION.
+    :param name: the object's, as in REVOKE.
+    :param where: SQL that finds the object in its catalog.
+    """
+    return f"""DO $revoke$
+DECLARE
+    other text;
+BEGIN
+    FOR other IN
+        SELECT DISTINCT CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE acl.grantee::regrole::text END
+        FROM pg_{catalog} AS object CROSS JOIN aclexplode(object.{prefix}acl) AS acl
+        WHERE {where} AND acl.grantee <> object.{prefix}owner
+    LOOP
+        EXECUTE {literal(f"REVOKE ALL ON {kind} {name} FROM ")} || other;
+    END LOOP;
+END
+$revoke$"""
+
+
+def _only_what_is_granted(target: Table, connection: Connection, **kw: Any) -> None:
+    schema = schema_in(connection, target.schema)
+    execute(connection, [_revoke_on("TABLE", quoted(schema, target.name))], target.fullname)
+    sequences = connection.scalars(
+        text(
+            "SELECT CAST(CAST(d.objid AS regclass) AS text) FROM pg_depend AS d "
+            "JOIN pg_class AS c ON c.oid = d.objid AND c.relkind = 'S' "
+            "WHERE d.refobjid = CAST(:name AS regclass) AND d.deptype IN ('a', 'i')"
+        ),
+        {"name": quoted(schema, target.name)},
+    ).all()
+    for sequence in sequences:
+        execute(connection, [_revoke_on("SEQUENCE", sequence)], target.fullname)
+
+
+def _revoke_on(kind: str, name: str) -> str:
+    return revoke_defaults(kind, name, f"object.oid = {literal(name)}::regclass")
 
 
 def _append(owner: Table | MetaData, item: Any) -> None:

@@ -20,6 +20,7 @@ from . import statements
 from .errors import MigrationError
 from .locks import Patience
 from .options import Options
+from .progress import Progress
 
 if TYPE_CHECKING:  # Alembic loads this module while that is being imported
     from alembic.runtime.migration import MigrationContext
@@ -28,7 +29,8 @@ log = getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_FIRST_BATCH_ROWS, _BATCH_SECONDS = 2_000, 0.25
+_FIRST_BATCH_ROWS, _LARGEST_BATCH_ROWS, _BATCH_SECONDS = 2_000, 10_000, 0.25
+_SCRIPT_WINDOW_ROWS = 80_000
 
 
 class Step(MigrateOperation):
@@ -275,59 +277,95 @@ class DropConcurrentIndex(Step):
 class Backfill(MigrateOperation):
     """Rows brought to what they should be, batch by batch."""
 
-    def __init__(self, table: str, key: str, statement: str) -> None:
+    def __init__(self, table: str, key: str, statement: str, passes: int) -> None:
         self.table = table
         self.key = key
         self.statement = statement
+        self.passes = passes
 
     @classmethod
-    def backfill(cls, operations: Operations, table: str, key: str, statement: str) -> None:
+    def backfill(
+        cls, operations: Operations, table: str, key: str, statement: str, *, passes: int = 1
+    ) -> None:
         """Run a statement over windows of a table's key, with a commit after each.
 
         There is no bookkeeping: the statement must pass over rows that are right, so that a run after a
-        kill goes over all windows again. It adapts the windows to about 250 ms each.
+        kill goes over all windows again. The windows adapt to about 250 ms for each statement.
 
         :param key: a unique column of the table.
-        :param statement: holds ``:first`` and ``:last``, the inclusive bounds of a window.
+        :param statement: holds ``:first`` and ``:last``, the inclusive bounds of a window; with several
+            passes also ``key % :passes = :pass``.
+        :param passes: how often to go over a window, each time for some of its rows. With 8, most new row
+            versions find room on the page of the old ones, which the pass before has left (HOT).
         """
-        operations.invoke(cls(table, key, statement))
+        operations.invoke(cls(table, key, statement, passes))
 
     def run(self, context: MigrationContext) -> None:
         """Go over the table once, up to the largest key that it had at the start."""
         with context.autocommit_block():
             if context.as_sql:
-                script = statements.backfill_script(self.table, self.key, self.statement, 10_000)
+                script = statements.backfill_script(
+                    self.table, self.key, self.statement, _SCRIPT_WINDOW_ROWS, self.passes
+                )
                 context.impl.static_output(f"{script};\n")
-                return
-            connection = context.connection
-            assert connection is not None
-            table, key = statements.identifier(self.table), statements.identifier(self.key)
-            first = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} LIMIT 1"))
-            end = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} DESC LIMIT 1"))
-            window = text(
-                f"SELECT max_key FROM (SELECT {key} AS max_key FROM {table} WHERE {key} >= :first "
-                f"ORDER BY {key} LIMIT :rows) AS window_rows ORDER BY max_key DESC LIMIT 1"
-            )
-            following = text(
-                f"SELECT {key} FROM {table} WHERE {key} > :last AND {key} <= :end ORDER BY {key} LIMIT 1"
-            )
-            rows, changed = _FIRST_BATCH_ROWS, 0
+            else:
+                self._fill(context)
+
+    def _fill(self, context: MigrationContext) -> None:
+        connection = context.connection
+        assert connection is not None
+        table, key = statements.identifier(self.table), statements.identifier(self.key)
+        first = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} LIMIT 1"))
+        end = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} DESC LIMIT 1"))
+        estimate = connection.scalar(
+            text("SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)"), {"name": table}
+        )
+        window = text(
+            "SELECT max(position), (array_agg(bound ORDER BY position DESC))[1] FROM ("
+            f"SELECT {key} AS bound, row_number() OVER (ORDER BY {key}) AS position FROM {table} "
+            f"WHERE {key} >= :first ORDER BY {key} LIMIT :rows) AS window_rows"
+        )
+        following = text(
+            f"SELECT {key} FROM {table} WHERE {key} > :last AND {key} <= :end ORDER BY {key} LIMIT 1"
+        )
+        rows, changed = _FIRST_BATCH_ROWS * self.passes, 0
+        with Progress(f"filling {self.table}", estimate or 0) as progress:
             while first is not None:
-                last = connection.scalar(window, {"first": first, "rows": rows})
+                count, last = connection.execute(window, {"first": first, "rows": rows}).one()
                 if last is None:  # the rest was deleted meanwhile
                     break
                 started = time.monotonic()
-                batch = partial(connection.execute, text(self.statement), {"first": first, "last": last})
-                changed += _retried(context, batch).rowcount
-                rows = _adapted(rows, time.monotonic() - started)
+                changed_here, statements_run = self._fill_window(context, connection, first, last)
+                changed += changed_here
+                rows = _adapted(rows, (time.monotonic() - started) / statements_run, self.passes)
+                progress.advance(count)
                 first = connection.scalar(following, {"last": last, "end": end})
-            if changed:
-                log.info("  %s: %d rows filled", self.table, changed)
+        if changed:
+            log.info("  %s: %d rows filled", self.table, changed)
+
+    def _fill_window(
+        self, context: MigrationContext, connection: Connection, first: Any, last: Any
+    ) -> tuple[int, int]:
+        """Give the rows changed and the statements that it took."""
+        changed = 0
+        for number in range(self.passes):
+            bounds = {"first": first, "last": last, "passes": self.passes, "pass": number}
+            changed += self._run(context, connection, bounds)
+            if number == 0 and changed == 0 and self.passes > 1:
+                # Perhaps nothing is to be done here: the rest in one go.
+                bounds |= {"passes": 1, "pass": 0}
+                return self._run(context, connection, bounds), 2
+        return changed, self.passes
+
+    def _run(self, context: MigrationContext, connection: Connection, bounds: dict[str, Any]) -> int:
+        names = {name: value for name, value in bounds.items() if f":{name}" in self.statement}
+        return _retried(context, partial(connection.execute, text(self.statement), names)).rowcount
 
 
-def _adapted(rows: int, seconds: float) -> int:
-    factor = _BATCH_SECONDS / max(seconds, 0.001)
-    return max(100, min(100_000, int(rows * max(0.25, min(2.0, factor)))))
+def _adapted(rows: int, seconds: float, passes: int) -> int:
+    """Give the rows of the next window, from the seconds that a statement on the last one took."""
+    factor = max(0.25, min(2.0, _BATCH_SECONDS / max(seconds, 0.001)))
+    return max(100, min(_LARGEST_BATCH_ROWS * passes, int(rows * factor)))
 
 
 def _run(context: MigrationContext, sql: str, *, waits: bool = False) -> None:

@@ -17,8 +17,10 @@ A revision module may state, beside ``upgrade()`` and ``downgrade()``:
 from collections.abc import Iterable, Iterator, Sequence
 
 from alembic.script import Script
-from sqlalchemy import Connection, text
+from sqlalchemy import ARRAY, Connection, Text, bindparam, text
+from sqlalchemy.dialects import postgresql
 
+from . import statements
 from .errors import MigrationError
 
 
@@ -58,14 +60,8 @@ def refuse_downgrade(
     :param all_revisions: also those that are not in the plan: one may have stopped half way.
     :raises MigrationError: naming the objects, or counting what would be lost.
     """
-    ours = [
-        (table, name)
-        for revision in all_revisions
-        for table, names in getattr(revision.module, "creates", {}).items()
-        for name in names
-    ]
-    drops = [drop for revision in revisions for drop in getattr(revision.module, "downgrade_drops", ())]
-    dependents = sorted(set(_dependents(connection, drops, ours)))
+    parameters = _named(connection, revisions, all_revisions)
+    dependents = sorted(set(connection.scalars(_DEPENDENTS, parameters)))
     if dependents:
         raise MigrationError(
             "the downgrade would drop what other objects need.",
@@ -142,25 +138,71 @@ WHERE NOT (classid = 'pg_class'::regclass
 """)
 
 
-def _dependents(
-    connection: Connection, drops: Sequence[str], ours: Sequence[tuple[str, str]]
-) -> Iterator[str]:
+def _named(
+    connection: Connection | None, revisions: Sequence[Script], all_revisions: Iterable[Script]
+) -> dict[str, list[str]]:
+    """Give the names that a downgrade drops, and those that revisions have put on tables.
+
+    :param connection: for the names that have to be asked for; without one they are left out.
+    """
     drops = [
         name
-        for drop in drops
-        for name in (connection.scalars(text(drop)) if drop.startswith("SELECT ") else [drop])
+        for revision in revisions
+        for drop in getattr(revision.module, "downgrade_drops", ())
+        for name in (_asked(connection, drop) if drop.startswith("SELECT ") else [drop])
     ]
     functions = [drop for drop in drops if "(" in drop]
     columns = [drop for drop in drops if "." in drop and drop not in functions]
-    tables = [drop for drop in drops if drop not in functions and drop not in columns]
-    if drops:
-        yield from connection.scalars(
-            _DEPENDENTS,
-            {
-                "functions": functions,
-                "columns": columns,
-                "tables": tables,
-                "our_tables": [table for table, _ in ours],
-                "our_names": [name for _, name in ours],
-            },
+    created = [
+        (table, name)
+        for revision in all_revisions
+        for table, names in getattr(revision.module, "creates", {}).items()
+        for name in names
+    ]
+    return {
+        "functions": functions,
+        "columns": columns,
+        "tables": [drop for drop in drops if drop not in functions and drop not in columns],
+        "our_tables": [table for table, _ in created],
+        "our_names": [name for _, name in created],
+    }
+
+
+def _asked(connection: Connection | None, query: str) -> list[str]:
+    return list(connection.scalars(text(query))) if connection is not None else []
+
+
+def downgrade_checks(
+    revisions: Sequence[Script], *, all_revisions: Iterable[Script], allow_data_loss: bool
+) -> Iterator[str]:
+    """Give the statements with which a script refuses what ``refuse_downgrade()`` refuses.
+
+    Only stand-ins are left out, whose names have to be asked for: a DROP without CASCADE refuses itself.
+    """
+    if not revisions:
+        return
+    dependents = str(
+        _DEPENDENTS.bindparams(
+            *(
+                bindparam(name, names, ARRAY(Text))
+                for name, names in _named(None, revisions, all_revisions).items()
+            )
+        ).compile(
+            dialect=postgresql.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
+            compile_kwargs={"literal_binds": True},
         )
+    )
+    yield statements.refuse(
+        f"SELECT string_agg(reason, '; ' ORDER BY reason) FROM ({dependents}) AS dependent (reason)",
+        "the downgrade would drop what other objects need: %",
+        "Drop or change those objects yourself, then run this again.",
+    )
+    if allow_data_loss:
+        return
+    for revision in revisions:
+        for what, query in getattr(revision.module, "downgrade_losses", {}).items():
+            yield statements.refuse(
+                f"SELECT nullif(({query}), 0)",
+                f"{revision.revision} would lose % {what}",
+                "Back it up; if it may go, write the script with -x allow-data-loss=true.",
+            )

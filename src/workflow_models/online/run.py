@@ -4,6 +4,7 @@ Online: one migrator at a time; the plan is resolved once and refused as a whole
 has a connection of its own; lock failures are tried again with what is left of the plan.
 """
 
+import io
 import json
 import sys
 import time
@@ -19,11 +20,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, MetaData, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from . import statements
 from .errors import MigrationError
 from .locks import BlockerWatch, LocksNotAcquiredError, Patience, only_migrator, sqlstate
 from .options import Options, read_options
-from .plan import refuse_downgrade, refuse_upgrade
-from .statements import NOTICE_SQLSTATE
+from .plan import downgrade_checks, refuse_downgrade, refuse_upgrade
 
 log = getLogger(__name__)
 
@@ -63,7 +64,7 @@ def run(target: Callable[[Mapping[str, str]], Target]) -> None:
         x = {**context.config.attributes.get("x", {}), **context.get_x_argument(as_dictionary=True)}
         options = read_options(x)
         if context.is_offline_mode():
-            _write_script(target(x))
+            _write_script(target(x), options)
         else:
             _Run(target(x), options).execute()
     except MigrationError as error:
@@ -73,7 +74,8 @@ def run(target: Callable[[Mapping[str, str]], Target]) -> None:
         sys.exit(error.exit_code)
 
 
-def _write_script(target: Target) -> None:
+def _write_script(target: Target, options: Options) -> None:
+    script = io.StringIO()
     context.configure(
         dialect_name="postgresql",
         dialect_opts={"paramstyle": "named"},  # else each % is doubled
@@ -81,13 +83,38 @@ def _write_script(target: Target) -> None:
         target_metadata=target.metadata,
         version_table_schema=target.version_table_schema,
         transaction_per_migration=True,
+        output_buffer=script,
         **target.configure,
     )
-    for setting, value in {**_SESSION_SETTINGS, "search_path": target.search_path}.items():
-        context.static_output(f"SET {setting} = {value};")
-    context.static_output(f"CREATE SCHEMA IF NOT EXISTS {target.version_table_schema};")
+    migration_context = context.get_context()
+    command = dict(migration_context.opts)
+    heads = migration_context.get_current_heads()
+    plan: list[Any] = list(command["fn"](heads, migration_context))
+    version_table = f"{target.version_table_schema}.alembic_version"
+    for statement in (
+        # Off again only where the database is where the script starts, so that nothing is done elsewhere
+        # by a client that goes on after an error.
+        "SET default_transaction_read_only = on",
+        statements.only_at(version_table, _names(heads)),
+        *(f"SET {name} = {value}" for name, value in _SESSION_SETTINGS.items()),
+        f"SET search_path = {target.search_path}",
+        *downgrade_checks(
+            [step.revision for step in plan if isinstance(step, RevisionStep) and not step.is_upgrade],
+            all_revisions=context.script.walk_revisions(),
+            allow_data_loss=options.allow_data_loss,
+        ),
+        f"CREATE SCHEMA IF NOT EXISTS {target.version_table_schema}",
+    ):
+        context.static_output(f"{statement};\n")
     with context.begin_transaction():
         context.run_migrations()
+    context.config.output_buffer = context.config.output_buffer or sys.stdout
+    # Alembic takes the version table for new wherever a script starts at base.
+    context.config.output_buffer.write(
+        script.getvalue().replace(
+            f"CREATE TABLE {version_table}", f"CREATE TABLE IF NOT EXISTS {version_table}"
+        )
+    )
 
 
 # Settings of role, database or pooler never decide. row_security = off turns rows that a policy would
@@ -334,7 +361,7 @@ def _message(error: DBAPIError) -> str:
 
 
 def _show_notice(diagnostics: Any) -> None:
-    if diagnostics.sqlstate == NOTICE_SQLSTATE:
+    if diagnostics.sqlstate == statements.NOTICE_SQLSTATE:
         log.warning("notice: %s", diagnostics.message_primary)
 
 

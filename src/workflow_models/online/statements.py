@@ -31,6 +31,35 @@ def regclass(table: str) -> str:
     return f"{literal(identifier(table))}::regclass"
 
 
+def only_at(version_table: str, revisions: str) -> str:
+    """Go on only where the version table says what it shall, and there make the session writable."""
+    return _block(
+        f"""
+IF to_regclass({literal(version_table)}) IS NOT NULL THEN
+    EXECUTE $query$
+        SELECT coalesce(string_agg(version_num, ', ' ORDER BY version_num), 'base') FROM {version_table}
+    $query$ INTO found;
+END IF;
+IF found <> {literal(revisions)} THEN
+    RAISE EXCEPTION 'this script starts at {revisions}, and the database is at %', found
+        USING HINT = format('Write it anew, from %s on.', found);
+END IF;
+PERFORM set_config('default_transaction_read_only', 'off', false);""",
+        declare="found text := 'base';",
+    )
+
+
+def refuse(query: str, message: str, hint: str) -> str:
+    """Raise an error where a query for one text gives any; ``%`` in the message stands for it."""
+    return _block(
+        f"""
+IF found IS NOT NULL THEN
+    RAISE EXCEPTION {literal(message)}, found USING HINT = {literal(hint)};
+END IF;""",
+        declare=f"found text := ({query});",
+    )
+
+
 def unless(condition: str, statement: str) -> str:
     """Run a statement unless a query for what it does gives a row."""
     return _block(f"IF NOT EXISTS ({condition}) THEN\n    {statement};\nEND IF;")
@@ -387,10 +416,12 @@ def _name_of(kind: str, name: str) -> str:
     return name if kind == "FUNCTION" else identifier(name)
 
 
-def backfill_script(table: str, key: str, statement: str, batch_rows: int) -> str:
+def backfill_script(table: str, key: str, statement: str, window_rows: int, passes: int) -> str:
     """Write a backfill as one block that commits after each batch; it cannot run in a transaction."""
     column = f"{identifier(table)}.{identifier(key)}%TYPE"
-    bounded = statement.replace(":first", "batch_first").replace(":last", "batch_last")
+    bounded = statement
+    for name in ("first", "last", "passes", "pass"):
+        bounded = bounded.replace(f":{name}", f"batch_{name}")
     return _block(
         f"""
 SELECT {identifier(key)} INTO finish FROM {identifier(table)} ORDER BY {identifier(key)} DESC LIMIT 1;
@@ -398,14 +429,17 @@ SELECT {identifier(key)} INTO batch_first FROM {identifier(table)} ORDER BY {ide
 WHILE batch_first <= finish LOOP
     SELECT {identifier(key)} INTO batch_last
     FROM (SELECT {identifier(key)} FROM {identifier(table)} WHERE {identifier(key)} >= batch_first
-        ORDER BY {identifier(key)} LIMIT {batch_rows}) AS batch
+        ORDER BY {identifier(key)} LIMIT {window_rows}) AS batch
     ORDER BY {identifier(key)} DESC LIMIT 1;
-    {bounded};
-    COMMIT;
+    FOR batch_pass IN 0 .. batch_passes - 1 LOOP
+        {bounded};
+        COMMIT;
+    END LOOP;
     SELECT {identifier(key)} INTO batch_first FROM {identifier(table)}
     WHERE {identifier(key)} > batch_last ORDER BY {identifier(key)} LIMIT 1;
 END LOOP;""",
-        declare=f"finish {column};\n    batch_first {column};\n    batch_last {column};",
+        declare=f"finish {column};\n    batch_first {column};\n    batch_last {column};\n"
+        f"    batch_passes integer := {passes};",
     )
 
 
