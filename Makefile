@@ -3,7 +3,7 @@
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
-PYTEST = $(BIN)/pytest --numprocesses=logical --maxprocesses=4
+PYTEST = $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadscope
 
 # The first Python that is new enough; `make PYTHON=…` names another.
 PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \

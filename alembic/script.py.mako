@@ -3,9 +3,11 @@
         return repr(value).replace("'", '"')
 
     def body(statements):
-        """The statements without the comments that Alembic puts around them."""
-        lines = (statements or "").splitlines()
-        return "\n".join(line for line in lines if not line.lstrip().startswith("# ###")).strip() or "pass"
+        """The statements, without the comments that Alembic puts around them."""
+        lines = [line for line in (statements or "").splitlines() if not line.lstrip().startswith("# ###")]
+        if all(line.lstrip().startswith("#") for line in lines):
+            lines.append("    pass")
+        return "\n".join(lines).strip()
 %>\
 <%
     upgrade, downgrade = body(upgrades), body(downgrades)

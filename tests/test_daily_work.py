@@ -6,20 +6,23 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import Script
 
 from tests.application.states import REVISIONS
 from tests.catalog import Snapshot, snapshot
-from tests.databases import Database
+from tests.databases import Database, Templates
 
+PROJECT = Path(__file__).parents[1]
 HEAD = REVISIONS[-1]
 NUMBER = f"wf{int(HEAD[2:6]) + 1:04d}"
 
-PRIORITY = 'priority: Mapped[int | None] = mapped_column(comment="The lowest first")'
-PRIORITY_INDEX = 'Index("idx_workflow_execution_logs_priority", "priority")'
-
+ADD_PRIORITY = f"alembic/versions/{NUMBER}_add_priority.py"
 HEADER = f'''"""Add priority.
 
 Why:
@@ -68,11 +71,10 @@ class Checkout:
         """Give the logs' model another column, and something about it in `__table_args__`."""
         model = self.folder / "src/workflow_models/execution_log.py"
         source = model.read_text()
-        for place, addition in (("    __table_args__ = (\n", item + ","), ("    id: Mapped[int] =", column)):
-            before, found, after = source.partition(place)
-            assert found
-            added = f"{found}        {addition}\n" if addition.endswith(",") else f"    {addition}\n{found}"
-            source = before + added + after
+        items, first = "    __table_args__ = (\n", "    id: Mapped[int] ="
+        for place, filled in ((items, f"{items}        {item},\n"), (first, f"    {column}\n{first}")):
+            assert source.count(place) == 1
+            source = source.replace(place, filled)
         model.write_text(source)
 
     def alembic(self, *arguments: str) -> str:
@@ -109,67 +111,75 @@ class Checkout:
             return snapshot(connection)
 
 
+def copied(source: Path, target: Path) -> Path:
+    """A checkout of what is in another one."""
+    for folder in ("alembic", "src"):
+        shutil.copytree(source / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(source / file, target)
+    return target
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, upgraded: Database) -> Checkout:
-    project = Path(__file__).parents[1]
-    for folder in ("alembic", "src"):
-        shutil.copytree(project / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("alembic.ini", "pyproject.toml"):
-        shutil.copy(project / file, tmp_path)
-    return Checkout(tmp_path, upgraded)
+    return Checkout(copied(PROJECT, tmp_path), upgraded)
 
 
-def test_a_new_column_and_its_index_become_the_next_revision(checkout: Checkout) -> None:
-    checkout.add_to_logs(column=PRIORITY, item=PRIORITY_INDEX)
+@pytest.fixture(scope="module")
+def folder_with_priority(tmp_path_factory: pytest.TempPathFactory, templates: Templates) -> Path:
+    """A checkout where a column and an index were added to a model, and a revision was made of that."""
+    database = templates.clone("upgraded")
+    checkout = Checkout(copied(PROJECT, tmp_path_factory.mktemp("checkout")), database)
+    checkout.add_to_logs(
+        column='priority: Mapped[int | None] = mapped_column(comment="The lowest first")',
+        item='Index("idx_workflow_execution_logs_priority", "priority")',
+    )
+    checkout.new_revision("--autogenerate", "-m", "add priority")
+    templates.drop(database)
+    return checkout.folder
 
-    made = checkout.new_revision("--autogenerate", "-m", "add priority")
 
-    header, upgrade, downgrade = parts(made)
-    assert made.name == f"{NUMBER}_add_priority.py"
+@pytest.fixture
+def with_priority(folder_with_priority: Path, tmp_path: Path, upgraded: Database) -> Checkout:
+    """The same, for this test, and a database that has not seen the revision."""
+    return Checkout(copied(folder_with_priority, tmp_path), upgraded)
+
+
+def test_a_new_column_and_its_index_become_the_next_revision(folder_with_priority: Path) -> None:
+    header, upgrade, downgrade = parts(folder_with_priority / ADD_PRIORITY)
+
     assert header == HEADER
     assert "sa.Column('priority', sa.Integer(), nullable=True, comment='The lowest first')" in upgrade
     assert "idx_workflow_execution_logs_priority" in upgrade
     assert "op.drop_column('workflow_execution_logs', 'priority')" in downgrade
 
 
-def test_a_new_revision_needs_neither_linter_nor_formatter(checkout: Checkout) -> None:
-    checkout.add_to_logs(column=PRIORITY, item=PRIORITY_INDEX)
+def test_the_linter_leaves_a_new_revision_as_it_is(with_priority: Checkout) -> None:
+    done = with_priority.run("ruff", "check", "--no-cache", ADD_PRIORITY)
 
-    made = checkout.new_revision("--autogenerate", "-m", "add priority")
-
-    linted = checkout.run("ruff", "check", "--no-cache", str(made))
-    assert linted.returncode == 0, linted.stdout
-    formatted = checkout.run("ruff", "format", "--no-cache", "--diff", str(made))
-    assert formatted.returncode == 0, formatted.stdout
+    assert done.returncode == 0, done.stdout
 
 
-def test_a_new_revision_goes_up_checks_clean_and_goes_down(checkout: Checkout) -> None:
-    before = checkout.schema()
-    checkout.add_to_logs(column=PRIORITY, item=PRIORITY_INDEX)
-    red = checkout.run("alembic", "check")
-    assert red.returncode != 0
-    assert "priority" in red.stdout + red.stderr
-    checkout.new_revision("--autogenerate", "-m", "add priority")
+def test_a_new_revision_goes_up_checks_clean_and_goes_down(with_priority: Checkout) -> None:
+    before = with_priority.schema()
 
-    checkout.alembic("upgrade", "head")
-    assert added(before, checkout.schema()) == {
+    with_priority.alembic("upgrade", "head")
+    assert added(before, with_priority.schema()) == {
         "columns": {"public.workflow_execution_logs.priority"},
         "indexes": {"public.idx_workflow_execution_logs_priority"},
     }
-    checkout.alembic("check")
+    with_priority.alembic("check")
 
-    checkout.alembic("downgrade", "-1")
-    assert checkout.schema() == before
+    with_priority.alembic("downgrade", "-1")
+    assert with_priority.schema() == before
 
 
-def test_the_chain_goes_down_to_base_with_a_new_revision_on_top(checkout: Checkout) -> None:
-    checkout.add_to_logs(column=PRIORITY, item=PRIORITY_INDEX)
-    checkout.new_revision("--autogenerate", "-m", "add priority")
-    checkout.alembic("upgrade", "head")
+def test_the_chain_goes_down_to_base_with_a_new_revision_on_top(with_priority: Checkout) -> None:
+    with_priority.alembic("upgrade", "head")
 
-    checkout.alembic("downgrade", "base")
+    with_priority.alembic("downgrade", "base")
 
-    assert checkout.database.execute("SELECT to_regclass('workflow_execution_logs')") == [(None,)]
+    assert with_priority.database.execute("SELECT to_regclass('workflow_execution_logs')") == [(None,)]
 
 
 def test_the_types_of_the_models_become_those_of_the_database(checkout: Checkout) -> None:
@@ -199,24 +209,27 @@ def test_a_revision_that_nothing_was_generated_for_is_ready_to_be_filled_in(chec
 
 
 @pytest.mark.parametrize(
-    ("arguments", "revision"),
+    ("message", "asked_for", "revision"),
     [
-        (
-            ["-m", "let the dashboard list the failures of one organization"],
-            f"{NUMBER}_let_the_dashboard_list_th",
-        ),
-        (["-m", "Tidy up: don't keep `retry_count`."], f"{NUMBER}_tidy_up_don_t_keep_retry"),
-        ([], NUMBER),
+        ("let the dashboard list the failures of a user", None, f"{NUMBER}_let_the_dashboard_list_th"),
+        ("Tidy up: don't keep `retry_count`.", None, f"{NUMBER}_tidy_up_don_t_keep_retry"),
+        (None, None, NUMBER),
         # Looks like one of Alembic's own, and was asked for all the same.
-        (["-m", "tidy up", "--rev-id", "0123456789ab"], "0123456789ab"),
+        ("tidy up", "0123456789ab", "0123456789ab"),
     ],
     ids=["cut to 32 characters", "of words only", "without a message", "as asked for"],
 )
-def test_a_revision_is_named(checkout: Checkout, arguments: list[str], revision: str) -> None:
-    made = checkout.new_revision(*arguments)
+def test_a_revision_is_named_by_number_and_message_unless_an_id_is_asked_for(
+    checkout: Checkout, message: str | None, asked_for: str | None, revision: str
+) -> None:
+    config = Config(
+        checkout.folder / "alembic.ini", attributes={"x": {"url": checkout.database.url()}}, stdout=StringIO()
+    )
 
-    assert made.stem == revision
-    assert f'\nrevision = "{revision}"\n' in made.read_text()
+    made = command.revision(config, message, rev_id=asked_for)
+
+    assert isinstance(made, Script)
+    assert (made.revision, Path(made.path).name) == (revision, f"{revision}.py")
     assert len(revision) <= 32
 
 

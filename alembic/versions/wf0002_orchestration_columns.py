@@ -22,7 +22,9 @@ upgrade_refusals = (
             ('retry_count', 'integer')
     ) AS declared (column_name, type)
     JOIN pg_attribute AS a ON a.attname = declared.column_name AND NOT a.attisdropped
-    WHERE a.attrelid = to_regclass('public.workflow_execution_logs')
+    WHERE a.attrelid = (
+            SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs')
         AND format_type(a.atttypid, a.atttypmod) <> declared.type
     """,
 )

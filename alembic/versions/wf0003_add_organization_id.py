@@ -21,7 +21,9 @@ upgrade_refusals = (
             format_type(atttypid, atttypmod)),
         'ALTER TABLE public.workflow_execution_logs ALTER COLUMN organization_id TYPE uuid USING organization_id::uuid;'
     FROM pg_attribute
-    WHERE attrelid = to_regclass('public.workflow_execution_logs') AND attname = 'organization_id'
+    WHERE attrelid = (
+            SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs') AND attname = 'organization_id'
         AND NOT attisdropped AND atttypid <> 'uuid'::regtype
     """,
 )

@@ -5,7 +5,7 @@ from ``user_metadata``, which users can edit. What is missing, empty, malformed 
 """
 
 from .base import metadata
-from .ddl import Function, Role, Schema
+from .ddl import Function, GrantOn, Role, Schema
 
 ANONYMOUS = "anon"
 USER = "authenticated"
@@ -22,6 +22,8 @@ ADMINISTERED = "organization_id = (SELECT workflow_private.administered_organiza
 WORKERS_OWN = "organization_id = (SELECT workflow_private.worker_organization())"
 
 PRIVATE = Schema("workflow_private", metadata, usage=(USER, WORKER, SERVICE))
+# Who runs the models asks at which revision the database is.
+GrantOn("SELECT", "alembic_version", metadata, schema=PRIVATE.name, to=(USER, WORKER, SERVICE))
 
 # pg_temp is named, and last: unnamed it would be searched first, for types too.
 _SEARCH_PATH = {"search_path": "pg_catalog, pg_temp"}

@@ -1,5 +1,7 @@
 """What an upgrade finds: the state that a database is in, and who can forge an identity in it."""
 
+from collections.abc import Iterable
+
 # One text. Catalogs only: a look at the rows would scan the logs.
 STATE = """
 WITH found AS (
@@ -50,29 +52,28 @@ WITH profiles AS (
     SELECT acl.grantee, acl.privilege_type, a.attname::text
     FROM profiles JOIN pg_attribute AS a ON a.attrelid = profiles.oid CROSS JOIN aclexplode(a.attacl) AS acl
 ), risky AS (
-    SELECT granted.*, profiles.oid, profiles.relrowsecurity
-    FROM granted CROSS JOIN profiles LEFT JOIN pg_roles AS r ON r.oid = granted.grantee
-    WHERE granted.grantee <> profiles.relowner
-        AND NOT coalesce(r.rolsuper OR r.rolbypassrls, false)
-        AND (granted.privilege_type = 'INSERT' AND granted.column_name IS NULL
-            OR granted.privilege_type IN ('INSERT', 'UPDATE')
-                AND coalesce(granted.column_name, 'role') IN ('role', 'user_role', 'organization_id'))
+    SELECT granted.*, profiles.oid, profiles.relrowsecurity, profiles.relowner
+    FROM granted CROSS JOIN profiles
+    WHERE granted.privilege_type = 'INSERT' AND granted.column_name IS NULL
+        OR granted.privilege_type IN ('INSERT', 'UPDATE')
+            AND coalesce(granted.column_name, 'role') IN ('role', 'user_role', 'organization_id')
 ), allowed AS (
-    SELECT risky.*, policy.polname
-    FROM risky LEFT JOIN pg_policy AS policy
-        ON policy.polrelid = risky.oid AND policy.polpermissive AND risky.relrowsecurity
+    -- A grant to everybody is used by whom a policy is for, and the other way round.
+    SELECT risky.*, NULL::name AS polname, risky.grantee AS who FROM risky WHERE NOT risky.relrowsecurity
+    UNION ALL
+    SELECT risky.*, policy.polname, CASE risky.grantee WHEN 0 THEN member.role ELSE risky.grantee END
+    FROM risky JOIN pg_policy AS policy
+        ON policy.polrelid = risky.oid AND policy.polpermissive
         AND policy.polcmd IN (
             '*', CASE risky.privilege_type WHEN 'INSERT' THEN 'a'::"char" ELSE 'w'::"char" END)
-        AND EXISTS (
-            SELECT FROM unnest(policy.polroles) AS member (role)
-            WHERE member.role = 0
-                OR risky.grantee <> 0 AND pg_has_role(risky.grantee, member.role, 'USAGE'))
-    WHERE NOT risky.relrowsecurity OR policy.oid IS NOT NULL
+    CROSS JOIN LATERAL unnest(policy.polroles) AS member (role)
+    WHERE risky.relrowsecurity
+        AND (0 IN (risky.grantee, member.role) OR pg_has_role(risky.grantee, member.role, 'USAGE'))
 )
-SELECT format(
+SELECT DISTINCT format(
     '%s may %s: grant %s on profiles%s to %s, %s. Whoever may do that can choose an organization, '
     'or become a super admin, unless a trigger or the policy''s own text forbids it.',
-    CASE grantee WHEN 0 THEN 'everybody' ELSE grantee::regrole::text END,
+    CASE who WHEN 0 THEN 'everybody' ELSE who::regrole::text END,
     CASE privilege_type
         WHEN 'INSERT' THEN 'insert a profile'
         ELSE 'change a profile''s role or organization' END,
@@ -80,6 +81,26 @@ SELECT format(
     coalesce(' (' || quote_ident(column_name) || ')', ''),
     CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
     CASE WHEN polname IS NULL THEN 'row security is off' ELSE format('policy %I', polname) END)
-FROM allowed
+FROM allowed LEFT JOIN pg_roles AS r ON r.oid = who
+WHERE who <> relowner AND NOT coalesce(r.rolsuper OR r.rolbypassrls, false)
+ORDER BY 1
+"""
+
+
+def foreign_policies(declared: Iterable[str]) -> str:
+    """Give a query for a warning of each policy on our tables that is not ours and lets more be seen.
+
+    Policies are OR-ed: one that an application has renamed, or added, stays beside ours.
+    """
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in declared)
+    return f"""
+SELECT format(
+    'policy %I on %s is not of this package, and lets through what it allows besides; '
+    'drop it, unless it is meant.',
+    polname, polrelid::regclass)
+FROM pg_policy
+WHERE polrelid IN (
+        to_regclass('public.workflow_definitions'), to_regclass('public.workflow_execution_logs'))
+    AND polpermissive AND polname NOT IN ({names})
 ORDER BY 1
 """

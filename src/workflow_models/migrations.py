@@ -3,7 +3,7 @@
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +19,10 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import SchemaItem
 
 from . import embedded
-from .adoption import PROFILE_WARNINGS, STATE
+from .adoption import PROFILE_WARNINGS, STATE, foreign_policies
 from .base import TextEnum, metadata
+from .ddl import Policy
+from .ddl.item import TableItem, items_of
 from .online import MigrationError
 from .online.run import Target
 
@@ -95,8 +97,9 @@ def target(x: Mapping[str, str]) -> Target:
         metadata=metadata,
         version_table_schema=VERSION_TABLE_SCHEMA,
         search_path="public",
+        declared={table.name: list(_names_on(table)) for table in metadata.tables.values()},
         state=STATE,
-        warnings=(PROFILE_WARNINGS,),
+        warnings=(PROFILE_WARNINGS, foreign_policies(_declared_policies())),
         configure={
             "include_object": include_object,
             "compare_server_default": True,
@@ -110,8 +113,7 @@ def target(x: Mapping[str, str]) -> Target:
 def _url_of_run(x: Mapping[str, str]) -> URL:
     connection = context.config.attributes.get("connection")
     if "url" not in x and connection is not None:
-        passed: URL = connection.engine.url
-        return passed
+        return make_url(_psycopg_url("the connection passed in", connection.engine.url))
     return make_url(database_url(x.get("url"), configured=context.config.get_main_option("sqlalchemy.url")))
 
 
@@ -133,30 +135,33 @@ def database_url(override: str | None = None, *, configured: str | None = None) 
             return _psycopg_url(source, url)
     try:
         url = embedded.url()
-        log.info(
-            "no DATABASE_URL is set: using the embedded server, with its data in %s",
-            embedded.default_data_dir(),
-        )
-        return url
     except embedded.EmbeddedServerError as error:
+        why = f"cannot serve: {error}" if embedded.installed() else "is not installed."
         raise MigrationError(
             "there is no database to work on.",
-            happened=f"neither -x url nor DATABASE_URL is set, and the embedded server cannot serve: {error}",
+            happened=f"neither -x url nor DATABASE_URL is set, and the embedded server {why}",
             unchanged="nothing was done.",
             next_step="set DATABASE_URL=postgresql://user@host/database, "
             'or pip install "workflow-models[embedded]".',
         ) from error
+    log.info(
+        "no DATABASE_URL is set: using the embedded server, with its data in %s", embedded.default_data_dir()
+    )
+    return url
 
 
-def _psycopg_url(source: str, url: str) -> str:
-    form = "it looks like postgresql://user:password@host:5432/database."
+def _psycopg_url(source: str, url: str | URL) -> str:
+    form = "give one like postgresql://user:password@host:5432/database."
     try:
-        parsed = make_url(re.sub("^postgres(?=[:+])", "postgresql", url))
+        parsed = make_url(re.sub("^postgres(?=[:+])", "postgresql", url) if isinstance(url, str) else url)
         backend = parsed.get_backend_name()
     except (ArgumentError, ValueError):
         raise _unusable(f"the URL in {source} is not a database URL.", form) from None
     if backend != "postgresql":
         raise _unusable(f"the URL in {source} is of {backend}; only PostgreSQL is supported.", form)
+    if isinstance(url, str) and url.partition("?")[0].count("@") > 1:
+        # One of them is in the password, of which a part would be taken for the host, and be printed.
+        raise _unusable(f"the URL in {source} has more than one @.", "write an @ in the password as %40.")
     return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
@@ -182,6 +187,17 @@ def include_object(
     if type_ == "foreign_key_constraint":
         return name in _declared_constraints()
     return type_ != "table"
+
+
+def _names_on(table: Table) -> Iterator[str]:
+    for item in (*table.indexes, *table.constraints, *items_of(table, TableItem)):
+        name = getattr(item, "name", None)
+        if name:
+            yield str(name)
+
+
+def _declared_policies() -> set[str]:
+    return {policy.name for table in metadata.tables.values() for policy in items_of(table, Policy)}
 
 
 def _declared_constraints() -> set[str]:

@@ -288,10 +288,6 @@ _POLICIES = {
         DROP POLICY "Users can view organization workflows" ON workflow_definitions;
         DROP POLICY "Admins can delete workflows" ON workflow_definitions
     """,
-    "policies_renamed": """
-        ALTER POLICY "Users can view workflow logs" ON workflow_execution_logs RENAME TO "View logs";
-        ALTER POLICY "Admins can update workflows" ON workflow_definitions RENAME TO "Update workflows"
-    """,
     "policy_that_lets_everyone_read": """
         ALTER POLICY "Users can view workflow logs" ON workflow_execution_logs USING (true)
     """,

@@ -1,11 +1,18 @@
-"""A chain of revisions for each test that asks for one."""
+"""A library, and a chain of revisions for each test that asks for one."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.databases import Database
 from tests.online.library import Chain
+
+
+@pytest.fixture
+def library(clone: Callable[[str], Database]) -> Database:
+    """Another domain's database, to which no revision was applied yet."""
+    return clone("library")
 
 
 @pytest.fixture

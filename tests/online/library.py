@@ -36,6 +36,10 @@ def library(database: Database) -> None:
         CREATE TABLE library.loans (id integer PRIMARY KEY, book_id integer, reader text, due date);
         INSERT INTO library.books SELECT n, 'Book ' || n, 100 + n FROM generate_series(1, 10) n;
         INSERT INTO library.loans SELECT n, n, 'reader ' || n, NULL FROM generate_series(1, 10) n;
+        CREATE TABLE library."Rare Books" (LIKE library.books INCLUDING ALL);
+        INSERT INTO library."Rare Books" TABLE library.books;
+        CREATE FUNCTION library.touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE SCHEMA elsewhere;
         """
     )
 

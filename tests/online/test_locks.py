@@ -13,7 +13,13 @@ from sqlalchemy.exc import DBAPIError
 from tests.databases import Database
 from tests.online.library import Chain, Migrator, plain, revisions
 from workflow_models.online import MigrationError
-from workflow_models.online.locks import LocksNotAcquiredError, Patience, is_lock_failure, only_migrator, sqlstate
+from workflow_models.online.locks import (
+    LocksNotAcquiredError,
+    Patience,
+    is_lock_failure,
+    only_migrator,
+    sqlstate,
+)
 from workflow_models.online.options import Options
 
 Clone: TypeAlias = Callable[[str], Database]
@@ -30,17 +36,12 @@ PLAIN_LOANS = plain("ALTER TABLE loans ADD COLUMN returned date", "ALTER TABLE l
 each_kind_of_step = pytest.mark.parametrize("loans", [LOANS, PLAIN_LOANS], ids=["step", "plain statement"])
 
 
-@pytest.fixture
-def library(clone: Clone) -> Database:
-    return clone("library")
-
-
 @contextmanager
-def holding(database: Database, table: str, mode: str = "ACCESS SHARE") -> Iterator[psycopg.Connection[Any]]:
-    """Somebody who stays in a transaction that has read the table, or done more with it."""
+def holding(database: Database, table: str) -> Iterator[psycopg.Connection[Any]]:
+    """Somebody who stays in a transaction that has read the table."""
     with database.connect(autocommit=False) as holder:
         holder.execute("SET application_name = 'edge-worker'")
-        holder.execute(f"LOCK TABLE library.{table} IN {mode} MODE".encode())
+        holder.execute(f"LOCK TABLE library.{table} IN ACCESS SHARE MODE".encode())
         yield holder
 
 
@@ -124,8 +125,9 @@ def test_giving_up_names_who_holds_the_lock_and_where_the_database_is(
     assert without_age(refused) == (
         "error: the locks for the next step could not be had.\n"
         f"  Happened: 2 tries of 400 ms; pid {pid} (edge-worker, user app_owner, "
-        "some s in a transaction, idle in transaction).\n"
-        "  Unchanged: the database is at lib1; what the next revision had built stays and is used next time.\n"
+        "some s in a transaction, idle in transaction, SELECT FROM library.loans).\n"
+        "  Unchanged: the database is at lib1; "
+        "what the next revision had built stays and is used next time.\n"
         "  Next: end that transaction, then run the same command again."
     )
 
@@ -203,9 +205,7 @@ def test_a_downgrade_gives_up_at_the_end_of_a_revision_too(
     assert (columns(library), revisions(library)) == (["returned"], ["lib1"])
 
 
-def test_a_revision_that_went_well_gives_the_next_one_all_its_tries(
-    library: Database, chain: Chains
-) -> None:
+def test_a_revision_that_went_well_gives_the_next_one_all_its_tries(library: Database, chain: Chains) -> None:
     # Each of the two fails once: together that would be one failure too many.
     fails_once = [
         plain(
@@ -224,7 +224,9 @@ def test_a_revision_that_went_well_gives_the_next_one_all_its_tries(
 
 # What is tried again, and what is not.
 
-RAISING = """DO $$ BEGIN PERFORM nextval('library.tries'); RAISE EXCEPTION 'no' USING ERRCODE = '{}'; END $$"""
+RAISING = (
+    """DO $$ BEGIN PERFORM nextval('library.tries'); RAISE EXCEPTION 'no' USING ERRCODE = '{}'; END $$"""
+)
 
 
 def tries(library: Database) -> int:
@@ -263,7 +265,8 @@ def test_other_failures_are_not_tried_again(
     assert str(refused.value) == (
         "error: the database refused a statement.\n"
         f"  Happened: no ({state})\n"
-        "  Unchanged: the database is at base; what the next revision had built stays and is used next time.\n"
+        "  Unchanged: the database is at base; "
+        "what the next revision had built stays and is used next time.\n"
         "  Next: mend that, then run the same command again."
     )
     assert tries(library) == 1

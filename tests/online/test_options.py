@@ -1,7 +1,5 @@
 """`-x name=value`, else the environment, else the default."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.databases import Database
@@ -17,11 +15,10 @@ VARIABLES = {
 
 
 @pytest.fixture(autouse=True)
-def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """None of the shell's own."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    return monkeypatch
 
 
 def usage_error(x: dict[str, str]) -> str:
@@ -37,7 +34,9 @@ def test_without_a_word_a_run_takes_the_defaults() -> None:
 
 
 def test_the_default_lock_timeout_is_below_postgresqls_default_deadlock_timeout(empty: Database) -> None:
-    [(deadlock_timeout_ms,)] = empty.execute("SELECT boot_val FROM pg_settings WHERE name = 'deadlock_timeout'")
+    [(deadlock_timeout_ms,)] = empty.execute(
+        "SELECT boot_val FROM pg_settings WHERE name = 'deadlock_timeout'"
+    )
 
     assert Options().lock_timeout_ms < int(deadlock_timeout_ms)
 

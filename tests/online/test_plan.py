@@ -9,16 +9,10 @@ from tests.databases import Database
 from tests.online.library import Chain, plain, revisions
 from workflow_models.online import MigrationError
 
-Clone: TypeAlias = Callable[[str], Database]
 Chains: TypeAlias = Callable[..., Chain]
 
 NOTHING = plain("SELECT", "SELECT")
 LOSING = {"allow_data_loss": "true"}
-
-
-@pytest.fixture
-def library(clone: Clone) -> Database:
-    return clone("library")
 
 
 def refused_upgrade(chain: Chain, library: Database, revision: str = "head") -> str:
@@ -50,7 +44,9 @@ def test_an_upgrade_that_a_later_revision_refuses_does_not_start(library: Databa
         "    build one;\n"
         "    then run the same command again."
     )
-    assert library.execute("SELECT to_regclass('library.shelves'), to_regnamespace('registry')") == [(None, None)]
+    assert library.execute("SELECT to_regclass('library.shelves'), to_regnamespace('registry')") == [
+        (None, None)
+    ]
 
 
 def test_all_reasons_and_all_statements_are_told_at_once_and_each_once(
@@ -181,7 +177,6 @@ downgrade_drops = ("books", "loans.due", "idx_books_title", "library.reader()", 
 MADE = """
     CREATE FUNCTION library.reader() RETURNS text LANGUAGE sql AS $$ SELECT 'ann' $$;
     CREATE FUNCTION library.shelf() RETURNS text LANGUAGE sql AS $$ SELECT 'a1' $$;
-    CREATE FUNCTION library.touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
     ALTER TABLE library.books ADD UNIQUE (title), ADD CHECK (pages > 0), ADD COLUMN no serial;
     CREATE INDEX idx_books_title ON library.books (title, pages);
     CREATE POLICY "Readers" ON library.books USING (library.reader() = title);
@@ -194,10 +189,10 @@ MADE = """
 @pytest.fixture
 def made(library: Database, chain: Chains) -> Chain:
     """At the revision that made all that is in MADE, and whose downgrade drops it."""
-    chain = chain(NOTHING, OURS + NOTHING, NOTHING)
-    chain.upgrade(library)
+    three = chain(NOTHING, OURS + NOTHING, NOTHING)
+    three.upgrade(library)
     library.execute(MADE)
-    return chain
+    return three
 
 
 def test_what_a_revision_has_created_stands_in_the_way_of_nothing(library: Database, made: Chain) -> None:
@@ -246,7 +241,7 @@ FOREIGN = {
     ),
     "an object of another table that is named like one of ours": (
         'CREATE POLICY "Readers" ON library.loans USING (reader = library.shelf())',
-        'policy "Readers" on table loans depends on library.shelf()',
+        "policy Readers on table loans depends on library.shelf()",
     ),
     "an index": (
         "CREATE INDEX by_due ON library.loans (due)",

@@ -1,12 +1,13 @@
 """PostgreSQL objects as SQLAlchemy schema items, and their comparison with a database.
 
 ``RowSecurity``, ``Policy``, ``Trigger``, ``Grant``, ``Statistics`` and ``StorageParameters`` stand in
-``__table_args__`` beside ``Index``; ``Role``, ``Schema`` and ``Function`` belong to a ``MetaData``.
+``__table_args__`` beside ``Index``; ``Role``, ``Schema``, ``Function``
+and ``GrantOn`` belong to a ``MetaData``.
 ``MetaData.create_all()`` creates them too. Needs only SQLAlchemy; ``plugin`` is for Alembic.
 """
 
 from .function import Function, Role, Schema
-from .grant import Grant
+from .grant import Grant, GrantOn
 from .item import DeclarationError
 from .policy import Policy, RowSecurity
 from .statistics import Statistics
@@ -17,6 +18,7 @@ __all__ = [
     "DeclarationError",
     "Function",
     "Grant",
+    "GrantOn",
     "Policy",
     "Role",
     "RowSecurity",

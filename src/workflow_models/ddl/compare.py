@@ -5,13 +5,21 @@ from dataclasses import dataclass
 
 from .facts import Fact, Facts
 
+# Whoever changes these may let somebody see or do more, which the statement alone does not tell.
+_UNTOLD = ("policy", "function", "owner", "rule", "inheritance", "setting", "trigger", "other object")
+_ADDS_ACCESS = ("grant", "default privilege", "setting", "rule", "inheritance", "other object", "owner")
+
 
 @dataclass(frozen=True)
 class Difference:
-    """A fact that is declared and not so, or so and not declared, or not as declared."""
+    """A fact that is declared and not so, or so and not declared, or not as declared.
+
+    :param with_table: whether its table is missing as a whole, and created with most that belongs to it.
+    """
 
     declared: Fact | None
     found: Fact | None
+    with_table: bool = False
 
     @property
     def fact(self) -> Fact:
@@ -23,40 +31,59 @@ class Difference:
     @property
     def statements(self) -> Sequence[str]:
         """What brings the database to what is declared."""
-        declared, found = self.declared, self.found
-        drop = found.drop if found and not (declared and declared.replaces) else ()
-        return [*drop, *(declared.create if declared else ())]
+        if self.declared is None:
+            return self.fact.drop
+        return self.declared.create if self.found is None else self.declared.instead_of(self.found)
 
     @property
     def reverse(self) -> "Difference":
         """The way back."""
-        return Difference(self.found, self.declared)
+        return Difference(self.found, self.declared, self.with_table)
+
+    @property
+    def title(self) -> str:
+        """Which thing it is: its kind, its name, and where it is; an allow-list says it like this."""
+        kind, on, name = self.fact.key
+        return f"{kind} {name}".strip() + f" on {on}"
 
     @property
     def widens_access(self) -> bool:
         """Whether what was found may let somebody see or do more than is declared."""
-        found, declared = self.found, self.declared
-        if self.fact.kind == "row security":
+        found, declared, kind = self.found, self.declared, self.fact.kind
+        if kind == "row security":
             return bool(found and declared and declared.attributes["enabled"] > found.attributes["enabled"])
-        if self.fact.kind == "policy":
-            restricts = self.fact.attributes["restrictive"]
-            return found is None if restricts and declared is not None else found is not None
-        return self.fact.kind == "grant" and found is not None
+        if found and declared:
+            return kind in _UNTOLD or bool(kind == "grant" and found.attributes["grantable"])
+        if kind == "policy":
+            # Rows must pass every restrictive policy, and one of the others.
+            return bool(declared) if self.fact.attributes["restrictive"] else bool(found)
+        if kind == "function":
+            return bool(found and found.attributes["security"] == "DEFINER")
+        return bool(found) and kind in _ADDS_ACCESS
+
+    @property
+    def values(self) -> str:
+        """What each attribute that differs is, and what it is declared to be."""
+        assert self.declared is not None
+        assert self.found is not None
+        declared, found = self.declared.attributes, self.found.attributes
+        return "; ".join(
+            _words(name, declared[name], found[name]) for name in declared if declared[name] != found[name]
+        )
+
+    @property
+    def words(self) -> str:
+        """What is found and what is declared."""
+        if self.found is None:
+            words = "declared, not found"
+        elif self.declared is None:
+            words = "found, not declared"
+        else:
+            words = self.values
+        return words + (" (may widen access)" if self.widens_access else "")
 
     def __str__(self) -> str:
-        title = f"{self.fact.kind} {self.fact.name}".strip() + f" on {self.fact.on}"
-        if self.found is None:
-            words = f"{title}: declared, not found"
-        elif self.declared is None:
-            words = f"{title}: found, not declared"
-        else:
-            declared, found = self.declared.attributes, self.found.attributes
-            words = f"{title}: " + "; ".join(
-                _words(name, declared[name], found[name])
-                for name in declared
-                if declared[name] != found[name]
-            )
-        return words + (" (may widen access)" if self.widens_access else "")
+        return f"{self.title}: {self.words}"
 
 
 def differences(declared: Facts, found: Facts) -> Iterator[Difference]:
@@ -74,4 +101,5 @@ def differences(declared: Facts, found: Facts) -> Iterator[Difference]:
 def _words(name: str, declared: object, found: object) -> str:
     if "\n" in f"{declared}{found}":
         return f"{name} differs"
-    return f"{name} is {found!r}, declared {declared!r}"
+    is_, declared_ = ("missing" if value is None else repr(value) for value in (found, declared))
+    return f"{name} is {is_}, declared {declared_}"

@@ -4,146 +4,273 @@ Nothing stronger than ACCESS SHARE is taken on a real table, and nothing stays. 
 sides, under one search_path.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Connection, MetaData, Table, text
+from sqlalchemy.exc import DBAPIError
 
 from . import facts
 from .compare import Difference, differences
-from .facts import Fact, Facts
+from .facts import COLUMN_KINDS, Fact, Facts
 from .function import Function, Schema
-from .item import MetaDataItem, TableItem, execute, items_of, quoted
+from .grant import GrantOn
+from .item import DeclarationError, MetaDataItem, TableItem, execute, items_of, quoted
+
+_Item = TypeVar("_Item", bound=MetaDataItem)
 
 _TEMPORARY = "pg_temp"
+_ASIDE = quoted("not as declared")
+# A table that is missing is created with these.
+_WITH_TABLE = (
+    *COLUMN_KINDS,
+    "primary key",
+    "unique constraint",
+    "exclusion constraint",
+    "check constraint",
+    "foreign key",
+    "table comment",
+    "replica identity",
+    "clustering",
+    "persistence",
+    "sequence",
+    "identity sequence",
+)
+
+
+class ComparisonError(Exception):
+    """A database in which nothing can be compared; says why, and what would help."""
 
 
 def managed_tables(metadata: MetaData | Sequence[MetaData]) -> list[Table]:
     """Give the tables that are compared: those of each MetaData that declares any item, sorted."""
-    collections = [metadata] if isinstance(metadata, MetaData) else metadata
-    return [table for each in collections if _declares_items(each) for table in each.sorted_tables]
+    return [table for each in _collections(metadata) if _declares(each) for table in each.sorted_tables]
 
 
-def compare(connection: Connection, metadata: MetaData | Sequence[MetaData]) -> list[Difference]:
+def compare(
+    connection: Connection,
+    metadata: MetaData | Sequence[MetaData],
+    *,
+    include: Callable[[Table], bool] = lambda table: True,
+    known: Sequence[str] = (),
+) -> list[Difference]:
     """Compare what is declared with the database that a connection is to.
 
     :param connection: may be in a transaction; it is left as it was.
+    :param include: which tables are compared. Of a MetaData none of whose tables are, nothing else is either.
+    :param known: tables that may be in declared schemas besides those, as Alembic's version table.
+    :raises ComparisonError: on a standby, in a read-only transaction, or without TEMPORARY privilege.
     :raises DeclarationError: when PostgreSQL refuses an item.
     """
-    collections = [metadata] if isinstance(metadata, MetaData) else metadata
-    with connection.begin_nested() as savepoint:
-        connection.exec_driver_sql("SELECT set_config('search_path', current_schema() || ', pg_temp', true)")
-        found = _found(connection, collections)
-        declared = _declared(connection, collections)
-        savepoint.rollback()
-    return [
-        difference
-        for difference in differences(declared, found)
-        if not _belongs_to_core(difference, declared, found)
+    collections = [
+        each
+        for each in _collections(metadata)
+        if _declares(each) and (not each.tables or any(map(include, each.sorted_tables)))
     ]
+    tables = [table for each in collections for table in each.sorted_tables if include(table)]
+    _refuse_unless_clones_can_be_made(connection)
+    with connection.begin_nested() as savepoint:
+        # pg_temp last: a clone is never found where the real table is.
+        connection.exec_driver_sql(
+            "SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ') || ', pg_temp' "
+            "FROM unnest(current_schemas(false)) AS name WHERE name NOT LIKE 'pg_temp%'), true)",
+            execution_options={"no_parameters": True},
+        )
+        found = _found(connection, collections, tables, known)
+        declared = _declared(connection, collections, tables)
+        _expect_one_owner(connection, declared, found)
+        savepoint.rollback()
+    return list(_reported(declared, found))
 
 
-def _declares_items(metadata: MetaData) -> bool:
+def _collections(metadata: MetaData | Sequence[MetaData]) -> Sequence[MetaData]:
+    return [metadata] if isinstance(metadata, MetaData) else metadata
+
+
+def _declares(metadata: MetaData) -> bool:
     return any(items_of(metadata, MetaDataItem)) or any(
         True for table in metadata.tables.values() for _ in items_of(table, TableItem)
     )
 
 
+def _refuse_unless_clones_can_be_made(connection: Connection) -> None:
+    standby, read_only, temporary, database, user = connection.execute(
+        text(
+            "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', "
+            "has_database_privilege(current_database(), 'TEMPORARY'), current_database(), current_user"
+        )
+    ).one()
+    if standby:
+        raise ComparisonError(
+            "this server is a standby, and declared objects are compared on temporary clones: "
+            "compare with the primary."
+        )
+    if read_only:
+        raise ComparisonError(
+            "the transaction is read-only, and declared objects are compared on temporary clones: "
+            "compare in one that may write; it is rolled back."
+        )
+    if not temporary:
+        raise ComparisonError(
+            f"{user} may not create temporary tables, on which declared objects are compared: "
+            f"GRANT TEMPORARY ON DATABASE {quoted(database)} TO {quoted(user)};"
+        )
+
+
+def _items(collections: Iterable[MetaData], kind: type[_Item]) -> list[_Item]:
+    return [item for metadata in collections for item in items_of(metadata, kind)]
+
+
 def _schemas(collections: Sequence[MetaData]) -> list[str]:
     """Give the schemas that are compared as a whole."""
-    return [schema.name for metadata in collections for schema in items_of(metadata, Schema)]
+    return [schema.name for schema in _items(collections, Schema)]
 
 
-def _found(connection: Connection, collections: Sequence[MetaData]) -> Facts:
+def _oid(connection: Connection, relation: str) -> int | None:
+    return connection.scalar(text("SELECT to_regclass(:name)::oid"), {"name": relation})
+
+
+def _found(
+    connection: Connection, collections: Sequence[MetaData], tables: Sequence[Table], known: Sequence[str]
+) -> Facts:
     found: Facts = {}
     schemas = _schemas(collections)
-    for table in managed_tables(collections):
-        oid = connection.scalar(text("SELECT to_regclass(:name)::oid"), {"name": _name(table)})
+    oids = [oid for name in known if (oid := _oid(connection, name)) is not None]
+    for table in tables:
+        oid = _oid(connection, _name(table))
         if oid is not None:
-            found |= facts.of_relation(connection, oid, _name(table), schemas)
+            oids.append(oid)
+            found |= facts.of_relation(connection, oid, _name(table), table.schema, schemas)
+    for grant in _items(collections, GrantOn):
+        name = quoted(grant.schema, grant.table)
+        oid = _oid(connection, name)
+        if oid is not None:
+            oids.append(oid)
+            found |= facts.of_privileges(connection, oid, name)
     for schema in schemas:
         oid = connection.scalar(text("SELECT to_regnamespace(:name)::oid"), {"name": quoted(schema)})
         if oid is not None:
-            found |= facts.of_schema(connection, schema)
+            found |= facts.of_schema(connection, schema, oids)
             found |= facts.of_functions(connection, oid, schema)
-    return found
+    bodies = [function.body for function in _items(collections, Function)]
+    return found | (facts.of_settings(connection, bodies) if collections else {})
 
 
-def _declared(connection: Connection, collections: Sequence[MetaData]) -> Facts:
+def _declared(
+    connection: Connection, collections: Sequence[MetaData], tables: Sequence[Table]
+) -> Facts:
     declared: Facts = {}
-    for metadata in collections:
-        for schema in items_of(metadata, Schema):
-            declared |= dict(_of_schema(connection, schema))
-        _make_missing(connection, metadata)
-        declared |= _of_functions(connection, metadata)
-    tables = managed_tables(collections)
+    for schema in _items(collections, Schema):
+        declared |= _of_schema(connection, schema)
+    for grant in _items(collections, GrantOn):
+        declared |= _of_grant(connection, grant)
+    declared |= _of_functions(connection, _items(collections, Function))
+    others = _referenced(tables)
     clones = connection.execution_options(
-        schema_translate_map={table.schema: _TEMPORARY for table in (*tables, *_referenced(tables))}
+        schema_translate_map={table.schema: _TEMPORARY for table in (*tables, *others)}
     )
     try:
-        for table in (*_referenced(tables), *tables):
-            table.create(clones, checkfirst=False)
+        for table in (*others, *tables):
+            try:
+                table.create(clones, checkfirst=False)
+            except DBAPIError as error:
+                raise DeclarationError(f"Table {table.fullname!r}: {error.orig}") from error
         for table in tables:
-            oid = connection.scalar(
-                text("SELECT to_regclass(:name)::oid"), {"name": quoted(_TEMPORARY, table.name)}
-            )
+            oid = _oid(connection, quoted(_TEMPORARY, table.name))
             assert oid is not None
-            read = facts.of_relation(connection, oid, _name(table), _schemas(collections))
-            declared |= {key: fact for key, fact in read.items() if key[0] != "persistence"}
-            persistence = Fact("persistence", _name(table), "", {"value": "logged"}, (), ())
+            declared |= facts.of_relation(connection, oid, _name(table), table.schema, _schemas(collections))
+            persistence = Fact(
+                "persistence",
+                _name(table),
+                "",
+                {"value": "logged"},
+                (f"ALTER TABLE {_name(table)} SET LOGGED",),
+            )
             declared[persistence.key] = persistence
     finally:
         connection.execution_options(schema_translate_map={})
     return declared
 
 
-def _of_schema(connection: Connection, schema: Schema) -> Iterator[tuple[tuple[str, str, str], Fact]]:
+def _of_schema(connection: Connection, schema: Schema) -> Facts:
     """Give the facts of a declared schema, which cannot be cloned."""
     name = quoted(schema.name)
-    statements = schema.statements(schema.name)
-    fact = Fact("schema", schema.name, "", {}, tuple(statements[:1]), ())
-    yield fact.key, fact
+    itself = Fact("schema", schema.name, "", {}, (f"CREATE SCHEMA {name}",), drop=(f"DROP SCHEMA {name}",))
+    granted = _granted(connection, schema.name, f"SCHEMA {name}", ("USAGE",), schema.usage)
+    return {fact.key: fact for fact in (itself, *granted)}
+
+
+def _of_grant(connection: Connection, grant: GrantOn) -> Facts:
+    name = quoted(grant.schema, grant.table)
+    if _oid(connection, name) is None:
+        return {}
+    granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
+    return {fact.key: fact for fact in granted}
+
+
+def _granted(
+    connection: Connection, on: str, target: str, privileges: Sequence[str], to: Sequence[str]
+) -> Iterator[Fact]:
     roles = connection.scalars(
-        text("SELECT rolname FROM pg_roles WHERE rolname = ANY (:roles)"), {"roles": list(schema.usage)}
+        text("SELECT rolname FROM pg_roles WHERE rolname = ANY (:roles)"), {"roles": list(to)}
     )
     for role in roles:
-        grant, revoke = (
-            f"{verb} USAGE ON SCHEMA {name} {direction} {quoted(role)}"
-            for verb, direction in (("GRANT", "TO"), ("REVOKE", "FROM"))
-        )
-        fact = Fact("grant", schema.name, f"{quoted(role)}: USAGE", {"grantable": False}, (grant,), (revoke,))
-        yield fact.key, fact
+        for privilege in privileges:
+            yield Fact(
+                "grant",
+                on,
+                f"{quoted(role)}: {privilege}",
+                {"grantable": False},
+                (f"GRANT {privilege} ON {target} TO {quoted(role)}",),
+                drop=(f"REVOKE {privilege} ON {target} FROM {quoted(role)}",),
+            )
 
 
-def _make_missing(connection: Connection, metadata: MetaData) -> None:
-    """Make the schemas and functions that policies and triggers call, under their names, where missing."""
-    for schema in items_of(metadata, Schema):
-        if not connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": quoted(schema.name)}):
-            execute(connection, schema.statements(schema.name), f"Schema {schema.name!r}")
-    for function in items_of(metadata, Function):
-        there = connection.scalar(
-            text(
-                "SELECT count(*) FROM pg_proc WHERE proname = :name "
-                "AND pronamespace = to_regnamespace(:schema)::oid"
-            ),
-            {"name": function.name, "schema": quoted(function.schema)},
-        )
-        if not there:
-            execute(connection, function.statements(function.schema), f"Function {function.name!r}")
+# The function of the same name and arguments, and whether what it returns is declared too.
+_TWIN = text(
+    "SELECT p.oid::regprocedure::text, p.prorettype = f.prorettype AND p.proretset = f.proretset "
+    "FROM pg_proc AS f JOIN pg_proc AS p ON p.proname = f.proname AND p.proargtypes = f.proargtypes "
+    "AND p.pronamespace = to_regnamespace(:schema)::oid "
+    "WHERE f.oid = (SELECT max(oid) FROM pg_proc WHERE pronamespace = pg_my_temp_schema() AND proname = :name)"
+)
 
 
-def _of_functions(connection: Connection, metadata: MetaData) -> Facts:
+def _of_functions(connection: Connection, functions: Sequence[Function]) -> Facts:
+    """Read functions in pg_temp.
+
+    Where one is missing, or returns something else, it is made under its own name too, for the policies,
+    triggers and other functions that call it.
+    """
     declared: Facts = {}
-    functions: list[Function] = [f for f in items_of(metadata, Function) if not f.if_missing]
     for schema in dict.fromkeys(function.schema for function in functions):
-        with connection.begin_nested() as savepoint:
-            for function in functions:
-                if function.schema == schema:
-                    statements = function.statements(_TEMPORARY)
-                    execute(connection, statements, f"Function {function.schema}.{function.name}")
-            oid = connection.scalar(text("SELECT pg_my_temp_schema()"))
-            assert oid is not None
+        if not connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": quoted(schema)}):
+            execute(connection, [f"CREATE SCHEMA {quoted(schema)}"], f"Schema {schema!r}")
+        for function in functions:
+            if function.schema != schema:
+                continue
+            what = f"Function {schema}.{function.name}"
+            if function.if_missing:
+                execute(connection, function.statements(schema), what)
+                continue
+            execute(connection, function.statements(_TEMPORARY), what)
+            names = {"schema": quoted(schema), "name": function.name}
+            twin = connection.execute(_TWIN, names).one_or_none()
+            if twin and not twin[1]:
+                execute(connection, [f"ALTER FUNCTION {twin[0]} RENAME TO {_ASIDE}"], what)
+            if not twin or not twin[1]:
+                execute(connection, function.statements(schema), what)
+        oid = connection.scalar(text("SELECT pg_my_temp_schema()"))
+        if oid:
             declared |= facts.of_functions(connection, oid, schema)
-            savepoint.rollback()
+            # Those of the next schema must not be taken for overloads.
+            for dropped in connection.scalars(
+                text(
+                    "SELECT 'DROP FUNCTION pg_temp.' || quote_ident(proname) || '(' || oidvectortypes(proargtypes) || ')' "
+                    "FROM pg_proc WHERE pronamespace = pg_my_temp_schema()"
+                )
+            ).all():
+                execute(connection, [dropped], "a function in pg_temp")
     return declared
 
 
@@ -159,14 +286,50 @@ def _referenced(tables: Sequence[Table]) -> list[Table]:
     )
 
 
-def _belongs_to_core(difference: Difference, declared: Facts, found: Facts) -> bool:
-    """Tell whether Alembic's core has the difference already: with a table or column that it adds or drops."""
-    kind, on, name = difference.fact.key
-    if kind in ("default", "comment", "storage", "compression", "statistics target"):
-        return ("default", on, name) not in declared or ("default", on, name) not in found
-    if ("persistence", on, "") in found or kind in ("schema", "function"):
-        return False
-    return kind in ("constraint", "table comment", "persistence", "replica identity", "sequence")
+def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> None:
+    """Declare who owns what is there: the migrating role, or, if it owns nothing, who owns the most."""
+    there = {
+        key: fact
+        for key, fact in found.items()
+        if key[0] == "owner" and any((kind, *key[1:]) in declared for kind in ("persistence", "schema", "function"))
+    }
+    for key in [key for facts_ in (declared, found) for key in facts_ if key[0] == "owner"]:
+        declared.pop(key, None)
+        if key not in there:
+            found.pop(key, None)
+    owners = Counter(fact.attributes["value"] for fact in there.values())
+    user = connection.scalar(text("SELECT current_user"))
+    if not owners:
+        return
+    owner = user if user in owners else owners.most_common(1)[0][0]
+    for key, fact in there.items():
+        what = fact.create[0].rpartition(" OWNER TO ")[0]
+        to = "CURRENT_USER" if owner == user else quoted(owner)
+        declared[key] = Fact(*key, {"value": owner}, (f"{what} OWNER TO {to}",))
+
+
+def _reported(declared: Facts, found: Facts) -> Iterator[Difference]:
+    """Leave out what is created or dropped with something else: by Alembic's core, or a function's grants."""
+    missing = {on for kind, on, _ in declared if kind == "persistence" and (kind, on, "") not in found}
+    whole = {
+        difference.fact.name
+        for difference in differences(declared, found)
+        if difference.fact.kind == "function" and difference.statements != difference.fact.alter
+    }
+    for difference in differences(declared, found):
+        fact = difference.fact
+        if fact.on in missing:
+            if fact.kind in _WITH_TABLE or (fact.kind == "row security" and not any(fact.attributes.values())):
+                continue
+            yield Difference(difference.declared, difference.found, with_table=True)
+        elif fact.column is not None and not all(
+            ("type", fact.on, fact.column) in facts_ for facts_ in (declared, found)
+        ):
+            continue
+        elif fact.kind == "grant" and fact.name.partition(": EXECUTE on ")[2] in whole:
+            continue
+        else:
+            yield difference
 
 
 def _name(table: Table) -> str:

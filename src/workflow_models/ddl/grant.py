@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Table
+from sqlalchemy import MetaData, Table
 
-from .item import TableItem, literal, names, quoted, roles
+from .item import MetaDataItem, TableItem, literal, names, quoted, roles
 
 
 class Grant(TableItem):
@@ -43,6 +43,49 @@ class Grant(TableItem):
             else f"TABLE {quoted(schema, table.name)}"
         )
         return [grant_statement(privileges, target, role, if_exists=self.if_exists) for role in self.to]
+
+
+class GrantOn(MetaDataItem):
+    """Privileges that roles have on a table that no model declares, as Alembic's version table.
+
+    What is not granted by an item nobody but the owner has. Nothing of it is compared, nor granted, where the
+    table does not exist.
+
+    :param privileges: as SELECT.
+    :param table: its name.
+    :param to: role names; where one does not exist, it is passed over.
+    """
+
+    def __init__(
+        self,
+        privileges: str | Sequence[str],
+        table: str,
+        metadata: MetaData,
+        *,
+        to: str | Sequence[str],
+        schema: str | None = None,
+    ) -> None:
+        super().__init__(metadata)
+        self.privileges = names(privileges)
+        self.table = table
+        self.to = names(to)
+        self.schema = schema
+
+    def schema_name(self) -> str:
+        return self.schema or ""
+
+    def statements(self, schema: str | None) -> Sequence[str]:
+        table = quoted(schema, self.table)
+        granted = " ".join(
+            grant_statement(", ".join(self.privileges), f"TABLE {table}", role, if_exists=True) + ";"
+            for role in self.to
+        )
+        return [
+            (
+                f"DO $there$ BEGIN IF to_regclass({literal(table)}) IS NOT NULL "
+                f"THEN {granted.replace('$grant$', '$one$')} END IF; END $there$"
+            )
+        ]
 
 
 def grant_statement(privileges: str, target: str, role: str, *, if_exists: bool) -> str:

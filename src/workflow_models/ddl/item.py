@@ -8,7 +8,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
-_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+# With the driver's own paramstyle each % in a name would be doubled.
+_preparer = postgresql.dialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
 _ITEMS = "postgresql_items"
 
 Item = TypeVar("Item", bound="TableItem")
@@ -138,7 +139,7 @@ $revoke$"""
 
 def _only_what_is_granted(target: Table, connection: Connection, **kw: Any) -> None:
     schema = schema_in(connection, target.schema)
-    execute(connection, [_revoke_on("TABLE", quoted(schema, target.name))], target.fullname)
+    execute(connection, [revoke_on("TABLE", quoted(schema, target.name))], target.fullname)
     sequences = connection.scalars(
         text(
             "SELECT CAST(CAST(d.objid AS regclass) AS text) FROM pg_depend AS d "
@@ -148,10 +149,11 @@ def _only_what_is_granted(target: Table, connection: Connection, **kw: Any) -> N
         {"name": quoted(schema, target.name)},
     ).all()
     for sequence in sequences:
-        execute(connection, [_revoke_on("SEQUENCE", sequence)], target.fullname)
+        execute(connection, [revoke_on("SEQUENCE", sequence)], target.fullname)
 
 
-def _revoke_on(kind: str, name: str) -> str:
+def revoke_on(kind: str, name: str) -> str:
+    """Give such a statement for a table or sequence that is named as in REVOKE."""
     return revoke_defaults(kind, name, f"object.oid = {literal(name)}::regclass")
 
 

@@ -1,7 +1,7 @@
 """The Alembic plugin: what is declared and differs becomes operations of ``alembic revision --autogenerate``.
 
-For tables of a MetaData that declares items it stands in for the core's comparisons of indexes,
-constraints, defaults and comments; tables and columns stay with the core.
+For tables of a MetaData that declares items it stands in for all of the core's comparisons but whether a
+table or a column is there.
 """
 
 import importlib
@@ -17,7 +17,7 @@ def setup(plugin: Any) -> None:
     plugin.add_autogenerate_comparator(_compare, "autogenerate", priority=priorities.LAST)
     for target, subgroups in (
         ("table", ("indexes", "foreignkeys", "checkconstraints", "comments")),
-        ("column", ("server_default", "comments")),
+        ("column", ("server_default", "comments", "nullable", "types")),
     ):
         for subgroup in subgroups:
             plugin.add_autogenerate_comparator(

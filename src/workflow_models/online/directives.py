@@ -213,11 +213,15 @@ class ConcurrentIndex(MigrateOperation):
                 if found.constraint_name:
                     _run(
                         context,
-                        f"ALTER TABLE {statements.identifier(self.table)} "
+                        f"ALTER TABLE {statements.relation(self.table)} "
                         f"DROP CONSTRAINT {statements.identifier(found.constraint_name)}",
                     )
                 else:
-                    _run(context, f"DROP INDEX CONCURRENTLY {statements.identifier(self.name)}", waits=True)
+                    _run(
+                        context,
+                        f"DROP INDEX CONCURRENTLY {statements.beside(self.table, self.name)}",
+                        waits=True,
+                    )
             _run(context, self._sql(), waits=True)
 
     def _sql(self, *, on_clone: bool = False) -> str:
@@ -231,7 +235,7 @@ class ConcurrentIndex(MigrateOperation):
             text(
                 f"SELECT i.indrelid = {oid} AS on_table, i.indrelid::regclass AS table_name, "
                 "i.indisvalid AS valid, "
-                f"({statements.index_facts(self.name, 'i.indrelid')}) AS facts, "
+                f"({statements.index_facts(self.name, oid)}) AS facts, "
                 "(SELECT conname FROM pg_constraint WHERE conindid = c.oid AND contype IN ('p', 'u', 'x')) "
                 "AS constraint_name "
                 "FROM pg_class AS c JOIN pg_index AS i ON i.indexrelid = c.oid "
@@ -250,18 +254,14 @@ class ConcurrentIndex(MigrateOperation):
         return found
 
     def _wanted(self, connection: Connection, on_clone: str) -> str | None:
-        name = statements.identifier(self.table)
-        connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {name} (LIKE {name})")
+        clone = statements.clone(self.table)
+        _execute(connection, f"CREATE TEMPORARY TABLE {clone} (LIKE {statements.relation(self.table)})")
         try:
-            connection.exec_driver_sql(on_clone)
-            wanted = connection.scalar(
-                text(
-                    statements.index_facts(self.name, f"to_regclass({statements.literal('pg_temp.' + name)})")
-                )
-            )
-            return str(wanted)
+            _execute(connection, on_clone)
+            oid = f"to_regclass({statements.literal(clone)})"
+            return str(connection.scalar(text(statements.index_facts(self.name, oid))))
         finally:
-            connection.exec_driver_sql(f"DROP TABLE pg_temp.{name}")
+            _execute(connection, f"DROP TABLE {clone}")
 
 
 class DropConcurrentIndex(Step):
@@ -270,7 +270,7 @@ class DropConcurrentIndex(Step):
     @classmethod
     def drop_index_concurrently(cls, operations: Operations, index_name: str) -> None:
         """Drop an index where it exists."""
-        sql = f"DROP INDEX CONCURRENTLY IF EXISTS {statements.identifier(index_name)}"
+        sql = f"DROP INDEX CONCURRENTLY IF EXISTS {statements.relation(index_name)}"
         operations.invoke(cls(sql, waits=True))
 
 
@@ -314,7 +314,7 @@ class Backfill(MigrateOperation):
     def _fill(self, context: MigrationContext) -> None:
         connection = context.connection
         assert connection is not None
-        table, key = statements.identifier(self.table), statements.identifier(self.key)
+        table, key = statements.relation(self.table), statements.identifier(self.key)
         first = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} LIMIT 1"))
         end = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} DESC LIMIT 1"))
         estimate = connection.scalar(
@@ -372,21 +372,21 @@ def _run(context: MigrationContext, sql: str, *, waits: bool = False) -> None:
     """Run a statement; where it may wait, lock_timeout is off, since nobody queues behind it for long."""
     connection = context.connection
     assert connection is not None
-    plain = {"no_parameters": True}  # else a % in the statement would start a parameter
-
-    def execute() -> None:
-        connection.exec_driver_sql(sql, execution_options=plain)
-
     if not waits:
-        _retried(context, execute)
+        _retried(context, partial(_execute, connection, sql))
         return
     before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
     connection.exec_driver_sql("SET lock_timeout = 0")
     try:
-        _retried(context, execute)
+        _retried(context, partial(_execute, connection, sql))
     finally:
         if not connection.invalidated:
             connection.exec_driver_sql(f"SET lock_timeout = '{before}'")
+
+
+def _execute(connection: Connection, sql: str) -> None:
+    # Without this a % in the statement would start a parameter.
+    connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
 def _retried(context: MigrationContext, execute: Callable[[], Result]) -> Result:

@@ -25,7 +25,7 @@ class MigrationError(Exception):
         self.next_step = _lines(next_step)
         parts = (("Happened", self.happened), ("Unchanged", unchanged), ("Next", self.next_step))
         super().__init__(
-            "\n".join([f"error: {summary}", *(f"  {title}: {_indented(text)}" for title, text in parts)])
+            "\n".join([f"error: {summary}", *(f"  {title}:{_indented(text)}" for title, text in parts)])
         )
 
 
@@ -40,4 +40,5 @@ def _lines(text: str | Sequence[str]) -> str:
 
 
 def _indented(text: str) -> str:
-    return text.replace("\n", "\n    ") if "\n" not in text else "\n    " + text.replace("\n", "\n    ")
+    """Put a text behind its title, or below it where it has several lines."""
+    return f" {text}" if "\n" not in text else "\n    " + text.replace("\n", "\n    ")

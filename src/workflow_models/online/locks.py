@@ -100,24 +100,28 @@ class BlockerWatch:
             log.debug("cannot watch for blockers: %s", error.orig)
 
 
-# Age, state and statement of others are NULL for a role without pg_read_all_stats.
-_DESCRIPTION = """
+# Age and state of others are NULL for a role without pg_read_all_stats.
+_WHO = """
     'pid ' || activity.pid
     || ' (' || concat_ws(', ',
         nullif(activity.application_name, ''),
         'user ' || activity.usename,
         to_char(extract(epoch FROM clock_timestamp() - activity.xact_start), 'FM999999990')
             || ' s in a transaction',
-        activity.state,
-        left(regexp_replace(nullif(activity.query, '<insufficient privilege>'), '\\s+', ' ', 'g'), 60))
+        activity.state{more})
     || ')'
 """
+# Of a statement only the first words are told: what follows may hold values.
+_FIRST_WORDS = """,
+        substring(
+            nullif(activity.query, '<insufficient privilege>')
+            FROM '^\\s*([A-Za-z]+(\\s+[A-Za-z_."]+){0,2})')"""
 _BLOCKERS = text(
-    f"SELECT string_agg({_DESCRIPTION}, '; ' ORDER BY activity.pid) "
+    f"SELECT string_agg({_WHO.format(more=_FIRST_WORDS)}, '; ' ORDER BY activity.pid) "
     "FROM pg_stat_activity AS activity WHERE activity.pid = ANY (pg_blocking_pids(:pid))"
 )
 _HOLDER = text(
-    f"SELECT {_DESCRIPTION} FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid) "
+    f"SELECT {_WHO.format(more='')} FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid) "
     "WHERE held.locktype = 'advisory' AND held.granted "
     "AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
     "AND (held.classid::bigint << 32) | held.objid::bigint = :key AND held.objsubid = 1 LIMIT 1"

@@ -5,16 +5,20 @@ A revision module may state, beside ``upgrade()`` and ``downgrade()``:
 ``upgrade_refusals``
     queries whose every row ``(happened, next_step)`` is a reason not to start an upgrade through it.
     ``next_step`` may be NULL.
+``upgrade_privileges``
+    queries of the same form for what the migrating role may not do: asked before every upgrade of a
+    database that has the revision, or gets it.
 ``creates``
     the indexes, constraints, policies, triggers and statistics that it puts on tables: their names by table.
 ``downgrade_drops``
     tables and indexes (``"name"``), columns (``"table.column"``) and functions (``"schema.name(types)"``)
     that its downgrade drops, or queries for such names. What depends on them and was not created by a revision refuses the downgrade, since dropping would reach into what others own.
 ``downgrade_losses``
-    what its downgrade loses for good, as a mapping from a description to a query that counts it.
+    what its downgrade loses for good, as a mapping from a description to a query that counts it, or to
+    two: the second counts, where the first gives a row.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from alembic.script import Script
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
@@ -23,18 +27,34 @@ from sqlalchemy.dialects import postgresql
 from . import statements
 from .errors import MigrationError
 
+Ours = Sequence[tuple[str, str]]
 
-def refuse_upgrade(connection: Connection, revisions: Sequence[Script], at: str) -> None:
+
+def created(revisions: Iterable[Script], declared: Mapping[str, Sequence[str]]) -> Ours:
+    """Give what is ours on tables, as pairs of table and name.
+
+    :param revisions: all, not only those of a plan: one may have stopped half way.
+    :param declared: names that the models have, for revisions that do not say what they create.
+    """
+    said = [getattr(revision.module, "creates", {}) for revision in revisions]
+    return [(table, name) for each in (*said, declared) for table, names in each.items() for name in names]
+
+
+def refuse_upgrade(
+    connection: Connection, revisions: Sequence[Script], at: str, *, applied: Iterable[Script]
+) -> None:
     """Raise when a revision of the plan cannot be applied to this database.
 
+    :param applied: the revisions that the database has.
     :raises MigrationError: with all reasons, and all statements to run, at once.
     """
-    reasons = [
-        (row[0], row[1])
-        for revision in revisions
-        for query in getattr(revision.module, "upgrade_refusals", ())
-        for row in connection.execute(text(query))
+    if not revisions:
+        return
+    queries = [
+        *(q for each in (*applied, *revisions) for q in getattr(each.module, "upgrade_privileges", ())),
+        *(q for each in revisions for q in getattr(each.module, "upgrade_refusals", ())),
     ]
+    reasons = [(row[0], row[1]) for query in queries for row in connection.execute(text(query))]
     if reasons:
         raise MigrationError(
             "this database cannot be upgraded yet.",
@@ -52,15 +72,15 @@ def refuse_downgrade(
     revisions: Sequence[Script],
     at: str,
     *,
-    all_revisions: Iterable[Script],
+    ours: Ours,
     allow_data_loss: bool,
 ) -> None:
     """Raise when a downgrade would reach into foreign objects, or lose rows without leave.
 
-    :param all_revisions: also those that are not in the plan: one may have stopped half way.
+    :param ours: what may be dropped along, as ``created()`` gives it.
     :raises MigrationError: naming the objects, or counting what would be lost.
     """
-    parameters = _named(connection, revisions, all_revisions)
+    parameters = _named(connection, revisions, ours)
     dependents = sorted(set(connection.scalars(_DEPENDENTS, parameters)))
     if dependents:
         raise MigrationError(
@@ -82,7 +102,10 @@ def refuse_downgrade(
 def _losses(connection: Connection, revisions: Iterable[Script]) -> Iterator[str]:
     for revision in revisions:
         for what, query in getattr(revision.module, "downgrade_losses", {}).items():
-            count = connection.scalar(text(query))
+            applies, counting = query if isinstance(query, tuple) else (None, query)
+            if applies and not connection.execute(text(applies)).first():
+                continue
+            count = connection.scalar(text(counting))
             if count:
                 yield f"{revision.revision}: {count} {what}"
 
@@ -101,12 +124,30 @@ WITH dropped AS (
     UNION ALL
     SELECT 'pg_proc'::regclass, p.oid, 0, wanted.name
     FROM unnest(CAST(:functions AS text[])) AS wanted (name) JOIN pg_proc AS p ON p.oid = to_regprocedure(wanted.name)
+), types AS (
+    SELECT dropped.name, t.oid FROM dropped JOIN pg_class AS c ON c.oid = dropped.objid JOIN pg_type AS t ON t.oid = c.reltype
+    WHERE dropped.classid = 'pg_class'::regclass AND dropped.objsubid = 0
+    UNION ALL
+    SELECT dropped.name, t.typarray FROM dropped JOIN pg_class AS c ON c.oid = dropped.objid JOIN pg_type AS t ON t.oid = c.reltype
+    WHERE dropped.classid = 'pg_class'::regclass AND dropped.objsubid = 0
 ), hanging AS (
     SELECT dropped.name, d.classid, d.objid, d.objsubid
     FROM dropped JOIN pg_depend AS d
         ON d.refclassid = dropped.classid AND d.refobjid = dropped.objid
         AND (dropped.objsubid = 0 OR d.refobjsubid = dropped.objsubid)
-    WHERE d.deptype <> 'i' AND d.classid NOT IN ('pg_type'::regclass, 'pg_attrdef'::regclass)
+    WHERE d.deptype <> 'i' AND d.classid <> 'pg_type'::regclass
+        -- A default goes with its own column.
+        AND NOT EXISTS (
+            SELECT FROM pg_attrdef AS own JOIN dropped AS gone ON gone.objid = own.adrelid AND gone.objsubid IN (0, own.adnum)
+            WHERE d.classid = 'pg_attrdef'::regclass AND own.oid = d.objid AND gone.classid = 'pg_class'::regclass)
+    UNION ALL
+    SELECT types.name, d.classid, d.objid, d.objsubid
+    FROM types JOIN pg_depend AS d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = types.oid
+    WHERE d.deptype <> 'i' AND d.classid <> 'pg_type'::regclass
+    UNION ALL
+    SELECT dropped.name, 'pg_class'::regclass, i.inhrelid, 0
+    FROM dropped JOIN pg_inherits AS i ON i.inhparent = dropped.objid
+    WHERE dropped.classid = 'pg_class'::regclass
 ), named AS (
     SELECT hanging.*,
         coalesce(
@@ -138,9 +179,7 @@ WHERE NOT (classid = 'pg_class'::regclass
 """)
 
 
-def _named(
-    connection: Connection | None, revisions: Sequence[Script], all_revisions: Iterable[Script]
-) -> dict[str, list[str]]:
+def _named(connection: Connection | None, revisions: Sequence[Script], ours: Ours) -> dict[str, list[str]]:
     """Give the names that a downgrade drops, and those that revisions have put on tables.
 
     :param connection: for the names that have to be asked for; without one they are left out.
@@ -153,18 +192,12 @@ def _named(
     ]
     functions = [drop for drop in drops if "(" in drop]
     columns = [drop for drop in drops if "." in drop and drop not in functions]
-    created = [
-        (table, name)
-        for revision in all_revisions
-        for table, names in getattr(revision.module, "creates", {}).items()
-        for name in names
-    ]
     return {
         "functions": functions,
         "columns": columns,
         "tables": [drop for drop in drops if drop not in functions and drop not in columns],
-        "our_tables": [table for table, _ in created],
-        "our_names": [name for _, name in created],
+        "our_tables": [table for table, _ in ours],
+        "our_names": [name for _, name in ours],
     }
 
 
@@ -172,9 +205,7 @@ def _asked(connection: Connection | None, query: str) -> list[str]:
     return list(connection.scalars(text(query))) if connection is not None else []
 
 
-def downgrade_checks(
-    revisions: Sequence[Script], *, all_revisions: Iterable[Script], allow_data_loss: bool
-) -> Iterator[str]:
+def downgrade_checks(revisions: Sequence[Script], *, ours: Ours, allow_data_loss: bool) -> Iterator[str]:
     """Give the statements with which a script refuses what ``refuse_downgrade()`` refuses.
 
     Only stand-ins are left out, whose names have to be asked for: a DROP without CASCADE refuses itself.
@@ -183,10 +214,7 @@ def downgrade_checks(
         return
     dependents = str(
         _DEPENDENTS.bindparams(
-            *(
-                bindparam(name, names, ARRAY(Text))
-                for name, names in _named(None, revisions, all_revisions).items()
-            )
+            *(bindparam(name, names, ARRAY(Text)) for name, names in _named(None, revisions, ours).items())
         ).compile(
             dialect=postgresql.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
             compile_kwargs={"literal_binds": True},
@@ -201,8 +229,10 @@ def downgrade_checks(
         return
     for revision in revisions:
         for what, query in getattr(revision.module, "downgrade_losses", {}).items():
+            applies, counting = query if isinstance(query, tuple) else ("SELECT", query)
             yield statements.refuse(
-                f"SELECT nullif(({query}), 0)",
+                f"SELECT nullif(({counting}), 0)",
                 f"{revision.revision} would lose % {what}",
                 "Back it up; if it may go, write the script with -x allow-data-loss=true.",
+                applies,
             )

