@@ -286,7 +286,11 @@ IF {exists} EXISTS (
 ) THEN
     RETURN;
 END IF;
-ALTER TABLE {relation(source)} DROP CONSTRAINT IF EXISTS {identifier(name)};
+IF EXISTS (
+    SELECT FROM pg_constraint WHERE conrelid = {regclass(source)} AND conname = {literal(name)}
+) THEN
+    ALTER TABLE {relation(source)} DROP CONSTRAINT {identifier(name)};
+END IF;
 ALTER TABLE {relation(source)} ADD CONSTRAINT {identifier(name)}
     FOREIGN KEY ({", ".join(map(identifier, local))})
     REFERENCES {relation(referent)} ({", ".join(map(identifier, remote))}){actions} NOT VALID;""")
