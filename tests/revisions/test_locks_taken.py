@@ -7,6 +7,7 @@ see. After a change that is meant: `LOCKS_REWRITE=1 make test ARGS=tests/revisio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def locks_of(database: Database, migrate: Callable[[], None]) -> list[str]:
         for held in transactions.values()
     ]
     database.execute("DROP SCHEMA noted CASCADE")
-    return [line for place, line in enumerate(lines) if place == 0 or line != lines[place - 1]]
+    return [f"    {line}" for place, line in enumerate(lines) if place == 0 or line != lines[place - 1]]
 
 
 def revisions() -> list[str]:
@@ -82,16 +83,9 @@ def test_each_revision_takes_the_locks_that_were_reviewed(clone: Callable[[str],
     seen: list[str] = []
     names = revisions()
     for name in names:
-        seen += [f"+ {name}"]
-        seen += [
-            f"    {line}" for line in locks_of(database, lambda: migrations.upgrade(database.url(), name))
-        ]  # noqa: B023
+        seen += [f"+ {name}", *locks_of(database, partial(migrations.upgrade, database.url(), name))]
     for name, target in zip(reversed(names[2:]), reversed(names[1:-1]), strict=True):
-        seen += [f"- {name}"]
-        seen += [
-            f"    {line}"
-            for line in locks_of(database, lambda: migrations.downgrade(database.url(), target))  # noqa: B023
-        ]
+        seen += [f"- {name}", *locks_of(database, partial(migrations.downgrade, database.url(), target))]
 
     text = "\n".join(seen) + "\n"
     if os.environ.get("LOCKS_REWRITE"):
