@@ -133,8 +133,9 @@ def test_a_malformed_url_is_refused_and_not_repeated(url: str) -> None:
     )
 
 
-def test_an_unquoted_at_in_a_password_is_told_and_no_part_of_it_repeated() -> None:
-    assert refused_upgrade(f"postgresql://app:pass@{SECRET}/word@localhost/app") == (
+@pytest.mark.parametrize("password", [f"pass@{SECRET}/word", f"pass@{SECRET}?word"])
+def test_an_unquoted_at_in_a_password_is_told_and_no_part_of_it_repeated(password: str) -> None:
+    assert refused_upgrade(f"postgresql://app:{password}@localhost/app") == (
         "error: the database URL cannot be used.\n"
         "  Happened: the URL in -x url has more than one @.\n"
         "  Unchanged: nothing was connected to.\n"
@@ -831,6 +832,26 @@ def test_profiles_that_others_may_change_are_warned_of_with_grant_and_policy(
     run(upgraded.url())
 
     assert warnings(caplog) == [f"warning: {hole} {WHOEVER}"]
+
+
+def test_a_policy_for_a_role_that_inherits_the_grant_is_warned_of(
+    upgraded: Database, make_migrator: MakeMigrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = make_migrator(upgraded)
+    upgraded.execute(
+        f"""
+        GRANT authenticated TO {member}; GRANT UPDATE ON profiles TO authenticated;
+        CREATE POLICY own ON profiles FOR UPDATE TO {member} USING (true)
+        """,
+        user=upgraded.superuser,
+    )
+
+    migrations.check(upgraded.url())
+
+    assert warnings(caplog) == [
+        f"warning: {member} may change a profile's role or organization: "
+        f"grant UPDATE on profiles to authenticated, policy own. {WHOEVER}"
+    ]
 
 
 NO_HOLES = {

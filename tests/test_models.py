@@ -306,7 +306,8 @@ def test_an_updated_at_that_a_trigger_sets_is_read_back_with_the_update(session:
     )
     session.execute(
         text(
-            "CREATE TRIGGER z_touch BEFORE UPDATE ON workflow_definitions FOR EACH ROW EXECUTE FUNCTION touch()"
+            "CREATE TRIGGER z_touch BEFORE UPDATE ON workflow_definitions"
+            " FOR EACH ROW EXECUTE FUNCTION touch()"
         )
     )
     session.add(definition := a_definition())

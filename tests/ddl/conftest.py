@@ -1,6 +1,8 @@
 """One upgraded database with rows in it, shared by tests that leave it as they found it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from typing import Any
 
 import pytest
 
@@ -56,3 +58,17 @@ def shared(templates: Templates) -> Iterator[Shared]:
     shared = Shared(templates, "upgraded")
     yield shared
     shared.close()
+
+
+@pytest.fixture
+def prove() -> Iterator[Callable[..., Proof]]:
+    """Makes a `Proof` for this test."""
+    made: list[Proof] = []
+
+    def prove(*arguments: Any, **options: Any) -> Proof:
+        made.append(Proof(*arguments, **options))
+        return made[-1]
+
+    yield prove
+    for proof in made:
+        proof.close()

@@ -25,12 +25,11 @@ STRONG = (
     "ExclusiveLock",
     "AccessExclusiveLock",
 )
-NOTE = """
+NOTE = f"""
     INSERT INTO noted.locks (mode, relation)
     SELECT mode, relation::regclass FROM pg_locks JOIN pg_class AS c ON c.oid = relation
-    WHERE pid = pg_backend_pid() AND relkind = 'r' AND relpersistence = 'p' AND relnamespace = 'public'::regnamespace
-        AND mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
-            'AccessExclusiveLock')
+    WHERE pid = pg_backend_pid() AND relkind = 'r' AND relpersistence = 'p'
+        AND relnamespace = 'public'::regnamespace AND mode IN {STRONG}
 """
 
 

@@ -1,0 +1,168 @@
+"""What cannot be declared, or cannot be compared, is said so that one knows where."""
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+from alembic.util import CommandError
+from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, text
+
+from tests.databases import Database
+from tests.ddl.proof import Proof
+from workflow_models.base import metadata as models
+from workflow_models.ddl import Function, Grant, Policy, RowSecurity, Schema, Trigger
+from workflow_models.ddl.declared import ComparisonError, compare
+
+
+def declared(*items: object) -> MetaData:
+    metadata = MetaData()
+    Table("tickets", metadata, Column("id", Integer, primary_key=True), RowSecurity(), *items)  # type: ignore[arg-type]
+    return metadata
+
+
+REFUSED = {
+    "policy that does not parse": (
+        declared(Policy("Mine", using="id = = 1")),
+        """Policy 'Mine' on tickets: syntax error at or near "=\"""",
+    ),
+    "policy on a missing column": (
+        declared(Policy("Mine", using="owner = 1")),
+        """Policy 'Mine' on tickets: column "owner" does not exist""",
+    ),
+    "policy for a missing role": (
+        declared(Policy("Mine", to="nobody_here", using="true")),
+        """Policy 'Mine' on tickets: role "nobody_here" does not exist""",
+    ),
+    "grant to a missing role": (
+        declared(Grant("SELECT", to="nobody_here")),
+        """Grant on tickets: role "nobody_here" does not exist""",
+    ),
+    "trigger that calls a missing function": (
+        declared(Trigger("touch", "BEFORE", "UPDATE", "missing()")),
+        "Trigger 'touch' on tickets: function missing() does not exist",
+    ),
+    "constraint that does not parse": (
+        declared(CheckConstraint("id >", name="positive")),
+        """Table 'tickets': syntax error at or near ")\"""",
+    ),
+}
+
+
+@pytest.mark.parametrize(("metadata", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_an_item_that_postgresql_refuses_is_named(
+    metadata: MetaData, message: str, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    with pytest.raises(CommandError) as raised:
+        prove(empty, metadata=metadata).generate()
+
+    first, *_ = str(raised.value).splitlines()
+    assert first == f"the models declare what PostgreSQL refuses. {message}"
+
+
+def test_a_function_that_names_a_missing_table_is_named(empty: Database, prove: Callable[..., Proof]) -> None:
+    metadata = MetaData()
+    Schema("desk", metadata)
+    Function("latest", metadata, schema="desk", language="sql", returns="integer", body="SELECT id FROM missing")
+
+    with pytest.raises(CommandError) as raised:
+        prove(empty, metadata=metadata).generate()
+
+    assert str(raised.value).startswith(
+        "the models declare what PostgreSQL refuses. Function desk.latest: relation \"missing\" does not exist\n"
+    )
+
+
+def test_two_items_of_one_name_are_refused_when_they_are_declared() -> None:
+    with pytest.raises(ValueError, match="Policy 'Mine' is declared twice on tickets"):
+        declared(Policy("Mine", using="true"), Policy("Mine", using="false"))
+
+
+def test_two_functions_of_one_signature_are_refused_when_they_are_declared() -> None:
+    metadata = MetaData()
+    Function("f", metadata, returns="integer", body="SELECT 1")
+
+    with pytest.raises(ValueError, match="Function 'f' is declared twice on the MetaData"):
+        Function("f", metadata, returns="integer", body="SELECT 2")
+
+
+def test_without_the_privilege_to_make_clones_it_says_what_to_grant(
+    upgraded: Database, prove: Callable[..., Proof]
+) -> None:
+    upgraded.execute(f"REVOKE TEMPORARY ON DATABASE {upgraded.name} FROM PUBLIC, app_owner")
+
+    with pytest.raises(CommandError) as raised:
+        prove(upgraded).generate()
+
+    assert str(raised.value) == (
+        "nothing was compared: app_owner may not create temporary tables, on which declared objects are "
+        f"compared: GRANT TEMPORARY ON DATABASE {upgraded.name} TO app_owner;"
+    )
+
+
+def test_in_a_read_only_transaction_it_says_so(upgraded: Database) -> None:
+    with upgraded.engine().connect() as connection:
+        connection.execute(text("SET TRANSACTION READ ONLY"))
+
+        with pytest.raises(ComparisonError, match=r"^the transaction is read-only, "):
+            compare(connection, models)
+
+
+def test_it_waits_for_nobody_and_leaves_nothing_behind(upgraded: Database) -> None:
+    count = "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_proc), (SELECT count(*) FROM pg_namespace)"
+    before = upgraded.execute(count)
+    with (
+        upgraded.connect(autocommit=False) as writer,
+        upgraded.engine().connect() as other_check,
+        upgraded.engine().connect() as check,
+    ):
+        writer.execute(
+            "INSERT INTO workflow_definitions (name, natural_language_prompt, workflow_json, trigger_type) "
+            "VALUES ('w', 'do', '{}', 'manual')"
+        )
+        for table in ("workflow_definitions", "workflow_execution_logs", "organizations"):
+            writer.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE".encode())
+        for connection in (other_check, check):
+            connection.execute(text("SET LOCAL lock_timeout = '1ms'"))
+
+        # The first keeps its transaction open, as one that runs at the same moment.
+        assert compare(other_check, models) == []
+        assert compare(check, models) == []
+
+        held = check.execute(
+            text(
+                "SELECT DISTINCT mode FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation' "
+                "AND relation IN ('workflow_definitions'::regclass, 'workflow_execution_logs'::regclass)"
+            )
+        )
+        assert set(held.scalars()) <= {"AccessShareLock"}
+        writer.rollback()
+        check.commit()
+        other_check.commit()
+    assert upgraded.execute(count) == before
+
+
+def test_no_lock_above_access_share_is_ever_asked_for(upgraded: Database) -> None:
+    """A writer that holds EXCLUSIVE conflicts with all other locks."""
+    with upgraded.connect(autocommit=False) as writer, upgraded.engine().connect() as check:
+        for table in ("workflow_definitions", "workflow_execution_logs", "organizations", "profiles"):
+            writer.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE".encode())
+        check.execute(text("SET LOCAL lock_timeout = '1ms'"))
+
+        assert compare(check, models) == []
+
+
+def test_temporary_objects_of_the_session_do_not_disturb(upgraded: Database) -> None:
+    with upgraded.engine().connect() as connection:
+        connection.execute(text("CREATE TEMP TABLE notes (id integer)"))
+
+        assert compare(connection, models) == []
+        assert connection.scalar(text("SELECT to_regclass('pg_temp.notes') IS NOT NULL"))
+
+
+def test_the_session_keeps_its_search_path(clone: Callable[[str], Database]) -> None:
+    schema = f"s{uuid.uuid4().hex[:8]}"
+    with clone("upgraded").engine().connect() as connection:
+        connection.execute(text(f"SET search_path = public, {schema}"))
+        compare(connection, models)
+
+        assert connection.scalar(text("SHOW search_path")) == f"public, {schema}"
