@@ -339,9 +339,11 @@ class _Run:
                 next_step=f"end that transaction, then {self.again}",
             ) from error
         except (DBAPIError, PendingRollbackError) as failure:
-            # Leaving a block after the connection is gone hides what ended it.
-            cause = failure if isinstance(failure, DBAPIError) else failure.__context__
-            if not isinstance(cause, DBAPIError):
+            # Leaving blocks after the connection is gone hides what ended it.
+            cause: BaseException | None = failure
+            while cause is not None and not isinstance(cause, DBAPIError):
+                cause = cause.__context__
+            if cause is None:
                 raise
             raise MigrationError(
                 "the database refused a statement.",

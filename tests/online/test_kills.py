@@ -1,0 +1,104 @@
+"""A migrator, or its backend, that is killed at some statement: the next run ends as an undisturbed one."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from tests.catalog import misplaced_logs, rows, snapshot
+from tests.databases import Database
+from workflow_models import migrations
+from workflow_models.online import MigrationError
+
+# Shares of all statements of an upgrade, so that every step has its turn.
+PLACES = [place / 12 for place in range(12)]
+KILLED = """
+import os, signal, sys
+from sqlalchemy import Engine, event
+from workflow_models import migrations
+
+left = int(sys.argv[2])
+
+@event.listens_for(Engine, "before_cursor_execute")
+def count(*_):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+migrations.upgrade(sys.argv[1])
+"""
+
+
+@contextmanager
+def each_statement(do: Callable[[Any, str], None]) -> Iterator[None]:
+    def listen(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if threading.current_thread() is threading.main_thread():  # not the watch for blockers
+            do(connection, statement)
+
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(templates: Any) -> Iterator[tuple[int, Any]]:
+    """The number of statements of an upgrade of the half fixed application, and what it ends in."""
+    database = templates.clone("half_fixed")
+    statements: list[str] = []
+    with each_statement(lambda _, statement: statements.append(statement)):
+        migrations.upgrade(database.url())
+    yield len(statements), ends(database)
+    templates.drop(database)
+
+
+def ends(database: Database) -> Any:
+    with database.connect(database.superuser) as connection:
+        assert misplaced_logs(connection) == []
+        return snapshot(connection), rows(connection)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_after_a_killed_process_the_next_run_ends_as_an_undisturbed_one(
+    clone: Callable[[str], Database], undisturbed: tuple[int, Any], place: float
+) -> None:
+    statements, expected = undisturbed
+    database = clone("half_fixed")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, database.url(), str(int(statements * place))], check=False
+    )
+    assert killed.returncode == -9
+
+    migrations.upgrade(database.url())
+
+    assert ends(database) == expected
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_after_a_killed_backend_the_next_run_ends_as_an_undisturbed_one(
+    clone: Callable[[str], Database], undisturbed: tuple[int, Any], place: float
+) -> None:
+    statements, expected = undisturbed
+    database = clone("half_fixed")
+    left = int(statements * place)
+
+    def kill(connection: Any, _statement: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            pid = connection.connection.driver_connection.info.backend_pid
+            database.execute(f"SELECT pg_terminate_backend({pid}, 5000)", user=database.superuser)
+
+    with each_statement(kill), pytest.raises(MigrationError):
+        migrations.upgrade(database.url())
+
+    migrations.upgrade(database.url())
+
+    assert ends(database) == expected
