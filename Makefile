@@ -11,7 +11,7 @@ PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.
 	done)
 
 .NOTPARALLEL:
-.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel
+.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel bench-upgrade
 
 # Where no DATABASE_URL is set: a PostgreSQL of the embedded extra, in a folder that is named.
 upgrade: $(VENV)/.user
@@ -45,6 +45,11 @@ types: $(VENV)/.dev
 
 wheel: $(VENV)/.dev
 	tests/wheel/run.sh
+
+# An upgrade under load, ours beside the naive way; results in bench/results/.
+LOGS = 2000000
+bench-upgrade: $(VENV)/.dev
+	$(BIN)/python -m bench.upgrade --logs $(LOGS)
 
 $(BIN)/python:
 	@if [ -z '$(PYTHON)' ]; then echo >&2 \
