@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def build(place: Place, logs: int) -> None:
         connection.execute("CHECKPOINT")
 
 
-def client(place: Place, number: int, stop: Event, results: Any) -> None:
+def client(place: Place, number: int, ready: Barrier, stop: Event, results: Any) -> None:
     """Run old code: start a run, end it, read a workflow's latest, and note how long each statement takes."""
     chance = random.Random(number)
     latencies: list[tuple[float, float]] = []
@@ -125,6 +125,7 @@ def client(place: Place, number: int, stop: Event, results: Any) -> None:
             finally:
                 latencies.append((started, time.monotonic() - started))
 
+        ready.wait()
         while not stop.is_set():
             workflow = ids[int(chance.random() ** 2 * len(ids))]
             inserted = timed(
@@ -147,7 +148,7 @@ def client(place: Place, number: int, stop: Event, results: Any) -> None:
     results.put((latencies, errors))
 
 
-def mover(place: Place, stop: Event, results: Any) -> None:
+def mover(place: Place, ready: Barrier, stop: Event, results: Any) -> None:
     """Move definitions of up to a few hundred logs between organizations, to none and from none."""
     chance = random.Random(99)
     latencies: list[tuple[float, float]] = []
@@ -160,6 +161,7 @@ def mover(place: Place, stop: Event, results: Any) -> None:
                 "SELECT workflow_id FROM workflow_execution_logs GROUP BY 1 HAVING count(*) < 500 ORDER BY 1"
             )
         ]
+        ready.wait()
         while not stop.is_set():
             to = None if chance.random() < 0.2 else chance.choice(organizations)
             started = time.monotonic()
@@ -179,12 +181,13 @@ def mover(place: Place, stop: Event, results: Any) -> None:
 def load(place: Place, clients: int) -> Iterator[dict[str, Any]]:
     """Run the clients and the mover around a block; what they saw is in the mapping afterwards."""
     spawn = multiprocessing.get_context("spawn")
-    stop, results = spawn.Event(), spawn.Queue()
-    processes = [spawn.Process(target=client, args=(place, n, stop, results)) for n in range(clients)]
-    processes.append(spawn.Process(target=mover, args=(place, stop, results)))
+    ready, stop, results = spawn.Barrier(clients + 2), spawn.Event(), spawn.Queue()
+    processes = [spawn.Process(target=client, args=(place, n, ready, stop, results)) for n in range(clients)]
+    processes.append(spawn.Process(target=mover, args=(place, ready, stop, results)))
     for process in processes:
         process.start()
-    time.sleep(3)
+    ready.wait(timeout=120)
+    time.sleep(1)
     seen: dict[str, Any] = {"from": time.monotonic()}
     try:
         yield seen
