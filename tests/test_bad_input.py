@@ -849,8 +849,10 @@ def test_a_policy_for_a_role_that_inherits_the_grant_is_warned_of(
     migrations.check(upgraded.url())
 
     assert warnings(caplog) == [
-        f"warning: {member} may change a profile's role or organization: "
-        f"grant UPDATE on profiles to authenticated, policy own. {WHOEVER}"
+        (
+            f"warning: {member} may change a profile's role or organization: "
+            f"grant UPDATE on profiles to authenticated, policy own. {WHOEVER}"
+        )
     ]
 
 

@@ -24,10 +24,11 @@ upgrade_privileges = (
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     )
-    SELECT format('role %I does not exist, and %I may not create it.', wanted.name, me.rolname),
+    (SELECT format('role %I does not exist, and %I may not create it.', wanted.name, me.rolname),
         format('CREATE ROLE %I NOLOGIN;', wanted.name)
     FROM me CROSS JOIN (VALUES ('authenticated'), ('workflow_worker')) AS wanted (name)
     WHERE NOT (me.rolsuper OR me.rolcreaterole) AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name)
+    ORDER BY wanted.name)
     UNION ALL
     SELECT format('%I may not create the schema workflow_private.', me.rolname),
         format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), me.rolname)
@@ -40,17 +41,19 @@ upgrade_privileges = (
     FROM me
     WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
     UNION ALL
-    SELECT format('%I may not create objects in the schema %I.', me.rolname, n.nspname),
+    (SELECT format('%I may not create objects in the schema %I.', me.rolname, n.nspname),
         format('GRANT USAGE, CREATE ON SCHEMA %I TO %I;', n.nspname, me.rolname)
     FROM me CROSS JOIN pg_namespace AS n
     WHERE n.nspname IN ('public', 'workflow_private')
         AND NOT (has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE'))
+    ORDER BY n.nspname)
     UNION ALL
-    SELECT format('table %I belongs to %s, not to %I.', found.relname, found.relowner::regrole, me.rolname),
+    (SELECT format('table %I belongs to %s, not to %I.', found.relname, found.relowner::regrole, me.rolname),
         format('ALTER TABLE public.%I OWNER TO %I;', found.relname, me.rolname)
     FROM me CROSS JOIN found
     WHERE found.relname IN ('workflow_definitions', 'workflow_execution_logs')
         AND NOT pg_has_role(found.relowner, 'USAGE')
+    ORDER BY found.relname)
     UNION ALL
     SELECT format('function %s belongs to %s, not to %I.', p.oid::regprocedure, p.proowner::regrole, me.rolname),
         format('ALTER FUNCTION %s OWNER TO %I;', p.oid::regprocedure, me.rolname)

@@ -58,17 +58,20 @@ WITH profiles AS (
         OR granted.privilege_type IN ('INSERT', 'UPDATE')
             AND coalesce(granted.column_name, 'role') IN ('role', 'user_role', 'organization_id')
 ), allowed AS (
-    -- A grant to everybody is used by whom a policy is for, and the other way round.
+    -- A grant to everybody, or to a group, is used by whom a policy is for, and the other way round.
     SELECT risky.*, NULL::name AS polname, risky.grantee AS who FROM risky WHERE NOT risky.relrowsecurity
     UNION ALL
-    SELECT risky.*, policy.polname, CASE risky.grantee WHEN 0 THEN member.role ELSE risky.grantee END
+    SELECT risky.*, policy.polname,
+        CASE WHEN member.role <> 0 AND (risky.grantee = 0 OR NOT pg_has_role(risky.grantee, member.role, 'USAGE'))
+            THEN member.role ELSE risky.grantee END
     FROM risky JOIN pg_policy AS policy
         ON policy.polrelid = risky.oid AND policy.polpermissive
         AND policy.polcmd IN (
             '*', CASE risky.privilege_type WHEN 'INSERT' THEN 'a'::"char" ELSE 'w'::"char" END)
     CROSS JOIN LATERAL unnest(policy.polroles) AS member (role)
     WHERE risky.relrowsecurity
-        AND (0 IN (risky.grantee, member.role) OR pg_has_role(risky.grantee, member.role, 'USAGE'))
+        AND (0 IN (risky.grantee, member.role) OR pg_has_role(risky.grantee, member.role, 'USAGE')
+            OR pg_has_role(member.role, risky.grantee, 'USAGE'))
 )
 SELECT DISTINCT format(
     '%s may %s: grant %s on profiles%s to %s, %s. Whoever may do that can choose an organization, '

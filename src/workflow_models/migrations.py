@@ -22,6 +22,7 @@ from . import embedded
 from .adoption import PROFILE_WARNINGS, STATE, foreign_policies
 from .base import TextEnum, metadata
 from .ddl import Policy
+from .ddl.filters import excluding
 from .ddl.item import TableItem, items_of
 from .online import MigrationError
 from .online.run import Target
@@ -30,6 +31,9 @@ log = getLogger(__name__)
 
 VERSION_TABLE_SCHEMA = "workflow_private"
 BRANCH_LABEL = "workflow_models"
+
+# For the env.py of a service: its own autogenerate neither creates nor drops anything of ours.
+service_include_name, service_include_object = excluding(metadata)
 
 # Alembic's context is global to the process.
 _one_command_at_a_time = threading.Lock()
@@ -159,7 +163,7 @@ def _psycopg_url(source: str, url: str | URL) -> str:
         raise _unusable(f"the URL in {source} is not a database URL.", form) from None
     if backend != "postgresql":
         raise _unusable(f"the URL in {source} is of {backend}; only PostgreSQL is supported.", form)
-    if isinstance(url, str) and url.partition("?")[0].count("@") > 1:
+    if isinstance(url, str) and url.count("@") > 1:
         # One of them is in the password, of which a part would be taken for the host, and be printed.
         raise _unusable(f"the URL in {source} has more than one @.", "write an @ in the password as %40.")
     return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)

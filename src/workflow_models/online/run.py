@@ -6,6 +6,7 @@ has a connection of its own; lock failures are tried again with what is left of 
 
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -211,7 +212,7 @@ class _Run:
         plan: list[Any] = list(command["fn"](heads, migration_context))
         steps = [step for step in plan if isinstance(step, RevisionStep)]
         at = _names(heads)
-        if steps and str(command["destination_rev"])[:1] in "+-":
+        if steps and re.search(r"[+-]\d+$", str(command["destination_rev"])):
             self.again = f"run `alembic {_absolute(steps[-1])}`."
         if not plan:
             self._warn(probe)
