@@ -14,11 +14,15 @@
     import_lines = sorted(["from alembic import op", *(imports or "").splitlines()])
     if "sa." in upgrade + downgrade:
         import_lines.insert(0, "import sqlalchemy as sa")
+    # What autogenerate knows of the revision.
+    summary = context.get("summary")
+    changes = f"{summary.changes}\n\n" if summary and summary.changes else ""
+    locks = summary.locks if changes else "Locks:"
 %>\
 """${message[:1].upper() + message[1:].rstrip(".")}.
 
-Why:
-Locks:
+${changes}Why:
+${locks}
 """
 
 ${"\n".join(import_lines)}

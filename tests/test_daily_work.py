@@ -25,8 +25,12 @@ NUMBER = f"wf{int(HEAD[2:6]) + 1:04d}"
 ADD_PRIORITY = f"alembic/versions/{NUMBER}_add_priority.py"
 HEADER = f'''"""Add priority.
 
+Adds: column priority on workflow_execution_logs; index idx_workflow_execution_logs_priority on
+workflow_execution_logs.
+
 Why:
-Locks:
+Locks: ACCESS EXCLUSIVE on workflow_execution_logs for an instant; SHARE UPDATE EXCLUSIVE on
+workflow_execution_logs while an index is built or dropped.
 """
 
 import sqlalchemy as sa

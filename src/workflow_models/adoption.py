@@ -62,7 +62,9 @@ WITH profiles AS (
     SELECT risky.*, NULL::name AS polname, risky.grantee AS who FROM risky WHERE NOT risky.relrowsecurity
     UNION ALL
     SELECT risky.*, policy.polname,
-        CASE WHEN member.role <> 0 AND (risky.grantee = 0 OR NOT pg_has_role(risky.grantee, member.role, 'USAGE'))
+        CASE
+            WHEN member.role <> 0
+                AND (risky.grantee = 0 OR NOT pg_has_role(risky.grantee, member.role, 'USAGE'))
             THEN member.role ELSE risky.grantee END
     FROM risky JOIN pg_policy AS policy
         ON policy.polrelid = risky.oid AND policy.polpermissive

@@ -1,5 +1,8 @@
 """Changes that somebody makes by hand in a database that stands as the models say."""
 
+# SQL reads better in its own lines.
+# ruff: noqa: E501
+
 from dataclasses import dataclass
 
 LOGS = "workflow_execution_logs"
@@ -137,85 +140,87 @@ _TRIGGERS = {
     ),
 }
 _IDENTITY = "workflow_private.identity()"
-_IDENTITY_FOUND = f"modify function {_IDENTITY} on workflow_private"
+_IDENTITY_FOUND = f"modify function {_IDENTITY}"
 _MATCHES = "workflow_private.matches(uuid, text[])"
 _FUNCTIONS = {
     "function with another body": change(
         "CREATE OR REPLACE FUNCTION workflow_private.worker_organization() RETURNS uuid LANGUAGE plpgsql STABLE "
         "PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN NULL; END $$",
-        "modify function workflow_private.worker_organization() on workflow_private",
+        "modify function workflow_private.worker_organization()",
     ),
     "function in another language": change(
         "CREATE OR REPLACE FUNCTION workflow_private.worker_organization() RETURNS uuid LANGUAGE sql STABLE "
         "PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT NULL::uuid $$",
-        "modify function workflow_private.worker_organization() on workflow_private",
+        "modify function workflow_private.worker_organization()",
     ),
     "function volatile": change(f"ALTER FUNCTION {_IDENTITY} VOLATILE", _IDENTITY_FOUND),
     "function immutable": change(f"ALTER FUNCTION {_IDENTITY} IMMUTABLE", _IDENTITY_FOUND),
-    "function strict": change(
-        f"ALTER FUNCTION {_MATCHES} STRICT", f"modify function {_MATCHES} on workflow_private"
-    ),
+    "function strict": change(f"ALTER FUNCTION {_MATCHES} STRICT", f"modify function {_MATCHES}"),
     "function as its caller": change(f"ALTER FUNCTION {_IDENTITY} SECURITY INVOKER", _IDENTITY_FOUND),
     "function as its owner": change(
-        f"ALTER FUNCTION {_MATCHES} SECURITY DEFINER", f"modify function {_MATCHES} on workflow_private"
+        f"ALTER FUNCTION {_MATCHES} SECURITY DEFINER", f"modify function {_MATCHES}"
     ),
     "function without search_path": change(f"ALTER FUNCTION {_IDENTITY} RESET search_path", _IDENTITY_FOUND),
     "function with another search_path": change(
         f"ALTER FUNCTION {_IDENTITY} SET search_path = public", _IDENTITY_FOUND
     ),
-    "function without row_security": change(f"ALTER FUNCTION {_IDENTITY} RESET row_security", _IDENTITY_FOUND),
-    "function with another setting": change(f"ALTER FUNCTION {_IDENTITY} SET work_mem = '1GB'", _IDENTITY_FOUND),
+    "function without row_security": change(
+        f"ALTER FUNCTION {_IDENTITY} RESET row_security", _IDENTITY_FOUND
+    ),
+    "function with another setting": change(
+        f"ALTER FUNCTION {_IDENTITY} SET work_mem = '1GB'", _IDENTITY_FOUND
+    ),
     "function parallel safe": change(f"ALTER FUNCTION {_IDENTITY} PARALLEL SAFE", _IDENTITY_FOUND),
     "function cheap": change(f"ALTER FUNCTION {_IDENTITY} COST 1", _IDENTITY_FOUND),
     "function leakproof": change(
         f"ALTER FUNCTION {_MATCHES} LEAKPROOF",
-        f"modify function {_MATCHES} on workflow_private",
+        f"modify function {_MATCHES}",
         as_superuser=True,
         repaired_by_superuser=True,
     ),
     "function of another owner": change(
         f"ALTER FUNCTION {_IDENTITY} OWNER TO service_role",
-        f"modify owner {_IDENTITY} on workflow_private",
+        f"modify owner {_IDENTITY}",
         as_superuser=True,
         repaired_by_superuser=True,
     ),
     "everybody executes": change(
         f"GRANT EXECUTE ON FUNCTION {_IDENTITY} TO PUBLIC",
-        f"remove grant PUBLIC: EXECUTE on {_IDENTITY} on workflow_private",
+        f"remove grant PUBLIC: EXECUTE on {_IDENTITY}",
     ),
     "anon executes": change(
         f"GRANT EXECUTE ON FUNCTION {_IDENTITY} TO anon",
-        f"remove grant anon: EXECUTE on {_IDENTITY} on workflow_private",
+        f"remove grant anon: EXECUTE on {_IDENTITY}",
     ),
     "users may not execute": change(
         f"REVOKE EXECUTE ON FUNCTION {_IDENTITY} FROM authenticated",
-        f"add grant authenticated: EXECUTE on {_IDENTITY} on workflow_private",
+        f"add grant authenticated: EXECUTE on {_IDENTITY}",
     ),
     "extra function": change(
         "CREATE FUNCTION workflow_private.everything() RETURNS integer LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
-        "remove function workflow_private.everything() on workflow_private",
+        "remove function workflow_private.everything()",
     ),
     "overload": change(
         "CREATE FUNCTION workflow_private.identity(subject uuid) RETURNS integer LANGUAGE sql AS 'SELECT 1'",
-        "remove function workflow_private.identity(uuid) on workflow_private",
+        "remove function workflow_private.identity(uuid)",
     ),
     "procedure": change(
         "CREATE PROCEDURE workflow_private.tidy() LANGUAGE sql AS 'SELECT 1'",
-        "remove function workflow_private.tidy() on workflow_private",
+        "remove function workflow_private.tidy()",
     ),
     "set-returning function": change(
         "CREATE FUNCTION workflow_private.many() RETURNS SETOF integer LANGUAGE sql ROWS 7 AS 'SELECT 1'",
-        "remove function workflow_private.many() on workflow_private",
+        "remove function workflow_private.many()",
     ),
     "function dropped with its trigger": change(
         "DROP FUNCTION workflow_private.carry_organization() CASCADE",
-        "add function workflow_private.carry_organization() on workflow_private",
+        "add function workflow_private.carry_organization()",
         "add trigger workflow_definitions_carry_organization on DEFINITIONS",
     ),
     "function with another result": change(
         "DROP FUNCTION workflow_private.worker_organization() CASCADE; "
         "CREATE FUNCTION workflow_private.worker_organization() RETURNS text LANGUAGE sql AS 'SELECT NULL'",
-        "modify function workflow_private.worker_organization() on workflow_private",
+        "modify function workflow_private.worker_organization()",
         "add policy Workers can view workflows on DEFINITIONS",
         "add policy Workers can update workflows on DEFINITIONS",
         "add policy Workers can view workflow logs on LOGS",
@@ -225,7 +230,7 @@ _FUNCTIONS = {
     "argument of another name": change(
         f"DROP FUNCTION {_MATCHES} CASCADE; CREATE FUNCTION workflow_private.matches(id uuid, caller text[]) "
         "RETURNS boolean LANGUAGE sql AS 'SELECT true'",
-        f"modify function {_MATCHES} on workflow_private",
+        f"modify function {_MATCHES}",
         "add policy Users can view organization workflows on DEFINITIONS",
         f"add {_VIEWED}",
         "add policy System can insert workflow logs on LOGS",
@@ -256,22 +261,22 @@ _SCHEMA = {
     ),
     "table in the schema": change(
         "CREATE TABLE workflow_private.notes (note text)",
-        "remove other object table workflow_private.notes on workflow_private",
+        "remove other object table workflow_private.notes",
         proven=False,
     ),
     "view in the schema": change(
         "CREATE VIEW workflow_private.everything AS SELECT * FROM LOGS",
-        "remove other object view workflow_private.everything on workflow_private",
+        "remove other object view workflow_private.everything",
         proven=False,
     ),
     "domain in the schema": change(
         "CREATE DOMAIN workflow_private.uuid AS text",
-        "remove other object type workflow_private.uuid on workflow_private",
+        "remove other object type workflow_private.uuid",
         proven=False,
     ),
     "aggregate in the schema": change(
         "CREATE AGGREGATE workflow_private.total(integer) (SFUNC = int4pl, STYPE = integer)",
-        "remove other object function workflow_private.total(integer) on workflow_private",
+        "remove other object function workflow_private.total(integer)",
         proven=False,
     ),
 }
@@ -281,16 +286,22 @@ _GRANTS = {
     "an unknown role reads": change(
         "GRANT SELECT ON LOGS TO authenticator", "remove grant authenticator: SELECT on LOGS"
     ),
-    "users truncate": change("GRANT TRUNCATE ON LOGS TO authenticated", "remove grant authenticated: TRUNCATE on LOGS"),
-    "users may not read": change("REVOKE SELECT ON LOGS FROM authenticated", "add grant authenticated: SELECT on LOGS"),
+    "users truncate": change(
+        "GRANT TRUNCATE ON LOGS TO authenticated", "remove grant authenticated: TRUNCATE on LOGS"
+    ),
+    "users may not read": change(
+        "REVOKE SELECT ON LOGS FROM authenticated", "add grant authenticated: SELECT on LOGS"
+    ),
     "anon reads a column": change(
         "GRANT SELECT (name) ON DEFINITIONS TO anon", "remove grant anon: SELECT (name) on DEFINITIONS"
     ),
     "workers may not update a column": change(
-        "REVOKE UPDATE (status) ON LOGS FROM workflow_worker", "add grant workflow_worker: UPDATE (status) on LOGS"
+        "REVOKE UPDATE (status) ON LOGS FROM workflow_worker",
+        "add grant workflow_worker: UPDATE (status) on LOGS",
     ),
     "users may grant on": change(
-        "GRANT SELECT ON LOGS TO authenticated WITH GRANT OPTION", "modify grant authenticated: SELECT on LOGS"
+        "GRANT SELECT ON LOGS TO authenticated WITH GRANT OPTION",
+        "modify grant authenticated: SELECT on LOGS",
     ),
     "users set the sequence": change(
         "GRANT UPDATE ON SEQUENCE workflow_execution_logs_id_seq TO authenticated",
@@ -323,7 +334,9 @@ _INDEXES = {
     "index on an expression added": change(
         "CREATE INDEX folded ON DEFINITIONS (lower(name))", "remove index folded on DEFINITIONS"
     ),
-    "index with another predicate": _other_index("organization_id, created_at DESC", " WHERE status = 'failed'"),
+    "index with another predicate": _other_index(
+        "organization_id, created_at DESC", " WHERE status = 'failed'"
+    ),
     "index without its predicate": _other_index("organization_id, created_at DESC", ""),
     "index in another order": _other_index("organization_id, created_at"),
     "index with NULLs elsewhere": _other_index("organization_id, created_at DESC NULLS LAST"),
@@ -336,7 +349,8 @@ _INDEXES = {
         "organization_id, created_at DESC", " WITH (fillfactor = 70) WHERE organization_id IS NOT NULL"
     ),
     "index without deduplication": _other_index(
-        "organization_id, created_at DESC", " WITH (deduplicate_items = off) WHERE organization_id IS NOT NULL"
+        "organization_id, created_at DESC",
+        " WITH (deduplicate_items = off) WHERE organization_id IS NOT NULL",
     ),
     "index with another operator class": change(
         "DROP INDEX idx_active_workflows; CREATE INDEX idx_active_workflows ON DEFINITIONS "
@@ -371,7 +385,9 @@ _INDEXES = {
         as_superuser=True,
         proven=False,
     ),
-    "table clustered": change("ALTER TABLE LOGS CLUSTER ON idx_workflow_execution_logs_status", "modify clustering on LOGS"),
+    "table clustered": change(
+        "ALTER TABLE LOGS CLUSTER ON idx_workflow_execution_logs_status", "modify clustering on LOGS"
+    ),
 }
 _TO_ORGANIZATION = "workflow_execution_logs_organization_id_fkey"
 _PAIR = "workflow_execution_logs_workflow_id_organization_id_fkey"
@@ -437,11 +453,11 @@ _CONSTRAINTS = {
         f"modify foreign key {_PAIR} on LOGS",
     ),
     "foreign key not enforced": change(
-        """DO $$ DECLARE name text; BEGIN
+        f"""DO $$ DECLARE name text; BEGIN
             FOR name IN SELECT tgname FROM pg_trigger JOIN pg_constraint AS c ON c.oid = tgconstraint
-                WHERE conname = '%s' AND tgrelid = 'LOGS'::regclass AND tgfoid = '"RI_FKey_check_ins"'::regproc
-            LOOP EXECUTE format('ALTER TABLE LOGS DISABLE TRIGGER %%I', name); END LOOP;
-        END $$""" % _TO_ORGANIZATION,
+                WHERE conname = '{_TO_ORGANIZATION}' AND tgrelid = 'LOGS'::regclass AND tgfoid = '"RI_FKey_check_ins"'::regproc
+            LOOP EXECUTE format('ALTER TABLE LOGS DISABLE TRIGGER %I', name); END LOOP;
+        END $$""",
         f"modify foreign key {_TO_ORGANIZATION} on LOGS",
         as_superuser=True,
         repaired_by_superuser=True,
@@ -478,8 +494,11 @@ _CONSTRAINTS = {
 }
 _COLUMNS = {
     "column added": change("ALTER TABLE LOGS ADD COLUMN note text", "remove column note on LOGS"),
-    "column dropped": change("ALTER TABLE LOGS DROP COLUMN duration_ms", "add column duration_ms on LOGS",
-        "add grant workflow_worker: UPDATE (duration_ms) on LOGS"),
+    "column dropped": change(
+        "ALTER TABLE LOGS DROP COLUMN duration_ms",
+        "add column duration_ms on LOGS",
+        "add grant workflow_worker: UPDATE (duration_ms) on LOGS",
+    ),
     "column renamed": change(
         "ALTER TABLE LOGS RENAME COLUMN error_details TO error",
         "add column error_details on LOGS",
@@ -487,7 +506,9 @@ _COLUMNS = {
         "add grant workflow_worker: UPDATE (error_details) on LOGS",
         "remove grant workflow_worker: UPDATE (error) on LOGS",
     ),
-    "column wider": change("ALTER TABLE LOGS ALTER duration_ms TYPE bigint", "modify type duration_ms on LOGS"),
+    "column wider": change(
+        "ALTER TABLE LOGS ALTER duration_ms TYPE bigint", "modify type duration_ms on LOGS"
+    ),
     "column with a length": change(
         "ALTER TABLE LOGS ALTER error_details TYPE varchar(200)", "modify type error_details on LOGS"
     ),
@@ -498,13 +519,16 @@ _COLUMNS = {
         "ALTER TABLE LOGS ALTER execution_end TYPE timestamptz(3)", "modify type execution_end on LOGS"
     ),
     "json instead of jsonb": change(
-        "ALTER TABLE LOGS ALTER trigger_data TYPE json USING trigger_data::json", "modify type trigger_data on LOGS"
+        "ALTER TABLE LOGS ALTER trigger_data TYPE json USING trigger_data::json",
+        "modify type trigger_data on LOGS",
     ),
     "column with another collation": change(
-        """ALTER TABLE LOGS ALTER error_details TYPE text COLLATE "POSIX" """, "modify type error_details on LOGS"
+        """ALTER TABLE LOGS ALTER error_details TYPE text COLLATE "POSIX" """,
+        "modify type error_details on LOGS",
     ),
     "column may not be NULL": change(
-        "ALTER TABLE DEFINITIONS ALTER trigger_config SET NOT NULL", "modify not null trigger_config on DEFINITIONS"
+        "ALTER TABLE DEFINITIONS ALTER trigger_config SET NOT NULL",
+        "modify not null trigger_config on DEFINITIONS",
     ),
     "column may be NULL": change(
         "ALTER TABLE DEFINITIONS ALTER name DROP NOT NULL", "modify not null name on DEFINITIONS"
@@ -516,7 +540,8 @@ _COLUMNS = {
         "ALTER TABLE DEFINITIONS ALTER id DROP DEFAULT", "modify default id on DEFINITIONS"
     ),
     "default added": change(
-        "ALTER TABLE DEFINITIONS ALTER description SET DEFAULT ''", "modify default description on DEFINITIONS"
+        "ALTER TABLE DEFINITIONS ALTER description SET DEFAULT ''",
+        "modify default description on DEFINITIONS",
     ),
     "default of an organization": change(
         "ALTER TABLE DEFINITIONS ALTER organization_id SET DEFAULT '00000000-0000-0000-0000-000000000001'",
@@ -537,7 +562,9 @@ _COLUMNS = {
         "remove identity retry_count on LOGS",
         "remove identity sequence workflow_execution_logs_retry_count_seq on LOGS",
     ),
-    "storage": change("ALTER TABLE LOGS ALTER context SET STORAGE EXTERNAL", "modify storage context on LOGS"),
+    "storage": change(
+        "ALTER TABLE LOGS ALTER context SET STORAGE EXTERNAL", "modify storage context on LOGS"
+    ),
     "compression": change(
         "ALTER TABLE LOGS ALTER context SET COMPRESSION pglz", "modify compression context on LOGS"
     ),
@@ -598,12 +625,18 @@ _TABLE = {
 }
 _ID = "workflow_execution_logs_id_seq"
 _SEQUENCES = {
-    "sequence in larger steps": change(f"ALTER SEQUENCE {_ID} INCREMENT 10", f"modify sequence {_ID} on LOGS"),
+    "sequence in larger steps": change(
+        f"ALTER SEQUENCE {_ID} INCREMENT 10", f"modify sequence {_ID} on LOGS"
+    ),
     "sequence starts again": change(f"ALTER SEQUENCE {_ID} CYCLE", f"modify sequence {_ID} on LOGS"),
     "sequence with a cache": change(f"ALTER SEQUENCE {_ID} CACHE 50", f"modify sequence {_ID} on LOGS"),
     "sequence that ends": change(f"ALTER SEQUENCE {_ID} MAXVALUE 1000000", f"modify sequence {_ID} on LOGS"),
-    "sequence owned by nothing": change(f"ALTER SEQUENCE {_ID} OWNED BY NONE", f"modify sequence {_ID} on LOGS"),
-    "sequence of a smaller type": change(f"ALTER SEQUENCE {_ID} AS integer", f"modify sequence {_ID} on LOGS"),
+    "sequence owned by nothing": change(
+        f"ALTER SEQUENCE {_ID} OWNED BY NONE", f"modify sequence {_ID} on LOGS"
+    ),
+    "sequence of a smaller type": change(
+        f"ALTER SEQUENCE {_ID} AS integer", f"modify sequence {_ID} on LOGS"
+    ),
     "sequence dropped": change(
         f"DROP SEQUENCE {_ID} CASCADE",
         f"add sequence {_ID} on LOGS",

@@ -1,7 +1,9 @@
 """One upgraded database with rows in it, shared by tests that leave it as they found it."""
 
-from collections.abc import Callable, Iterator
+# SQL reads better in its own lines.
+# ruff: noqa: E501
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest

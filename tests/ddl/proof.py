@@ -84,14 +84,14 @@ class Proof:
         with self._connection() as connection:
             context = MigrationContext.configure(connection, opts=dict(self.options))
             with connection.begin():
-                script = produce_migrations(context, self.metadata)
+                script = produce_migrations(context, self.metadata)  # type: ignore[arg-type]
             return _generated(script, context)
 
     def run(self, source: str) -> None:
         """Run one function of a revision as ``alembic upgrade`` does."""
         with self._connection() as connection:
             context = MigrationContext.configure(connection, opts=dict(self.options))
-            namespace = {"sa": sa, "postgresql": postgresql, "op": Operations(context)}
+            namespace: dict[str, Any] = {"sa": sa, "postgresql": postgresql, "op": Operations(context)}
             exec(f"def revision():\n    {source.strip() or 'pass'}", namespace)
             with context.begin_transaction(_per_migration=True):
                 namespace["revision"]()
@@ -131,9 +131,7 @@ def _generated(script: MigrationScript, context: MigrationContext) -> Generated:
     upgrade, downgrade = script.upgrade_ops, script.downgrade_ops
     assert upgrade is not None
     assert downgrade is not None
-    found = [
-        each for diff in upgrade.as_diffs() for each in (diff if isinstance(diff, list) else [diff])
-    ]
+    found = [each for diff in upgrade.as_diffs() for each in (diff if isinstance(diff, list) else [diff])]
     return Generated(
         tuple(map(_title, found)),
         tuple(map(str, found)),

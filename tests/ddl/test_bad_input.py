@@ -1,11 +1,15 @@
 """What cannot be declared, or cannot be compared, is said so that one knows where."""
 
+# SQL reads better in its own lines.
+# ruff: noqa: E501
+
 import uuid
 from collections.abc import Callable
 
 import pytest
 from alembic.util import CommandError
 from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, text
+from sqlalchemy.schema import SchemaItem
 
 from tests.databases import Database
 from tests.ddl.proof import Proof
@@ -14,9 +18,9 @@ from workflow_models.ddl import Function, Grant, Policy, RowSecurity, Schema, Tr
 from workflow_models.ddl.declared import ComparisonError, compare
 
 
-def declared(*items: object) -> MetaData:
+def declared(*items: SchemaItem) -> MetaData:
     metadata = MetaData()
-    Table("tickets", metadata, Column("id", Integer, primary_key=True), RowSecurity(), *items)  # type: ignore[arg-type]
+    Table("tickets", metadata, Column("id", Integer, primary_key=True), RowSecurity(), *items)
     return metadata
 
 
@@ -62,13 +66,15 @@ def test_an_item_that_postgresql_refuses_is_named(
 def test_a_function_that_names_a_missing_table_is_named(empty: Database, prove: Callable[..., Proof]) -> None:
     metadata = MetaData()
     Schema("desk", metadata)
-    Function("latest", metadata, schema="desk", language="sql", returns="integer", body="SELECT id FROM missing")
+    Function(
+        "latest", metadata, schema="desk", language="sql", returns="integer", body="SELECT id FROM missing"
+    )
 
     with pytest.raises(CommandError) as raised:
         prove(empty, metadata=metadata).generate()
 
     assert str(raised.value).startswith(
-        "the models declare what PostgreSQL refuses. Function desk.latest: relation \"missing\" does not exist\n"
+        'the models declare what PostgreSQL refuses. Function desk.latest: relation "missing" does not exist\n'
     )
 
 

@@ -1,5 +1,8 @@
 """What belongs to the application, or is declared by nobody, is not reported."""
 
+# SQL reads better in its own lines.
+# ruff: noqa: E501
+
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +11,9 @@ from tests.databases import Database
 from tests.ddl.conftest import Shared
 from tests.ddl.proof import Proof
 
-_TABLE = "CREATE TABLE steps (id bigserial PRIMARY KEY, execution_log_id bigint REFERENCES LOGS (id), note text)"
+_TABLE = (
+    "CREATE TABLE steps (id bigserial PRIMARY KEY, execution_log_id bigint REFERENCES LOGS (id), note text)"
+)
 FOREIGN_CHANGES = {
     "table that refers to ours": _TABLE,
     "column of a foreign table": "ALTER TABLE organizations ADD COLUMN plan text",
@@ -59,7 +64,11 @@ _BY_SUPERUSER = ("membership of roles", "publication")
 @pytest.mark.parametrize("name", FOREIGN_CHANGES)
 def test_a_foreign_change_is_not_reported(name: str, shared: Shared) -> None:
     database = shared.borrow()
-    change = FOREIGN_CHANGES[name].replace("DEFINITIONS", "workflow_definitions").replace("LOGS", "workflow_execution_logs")
+    change = (
+        FOREIGN_CHANGES[name]
+        .replace("DEFINITIONS", "workflow_definitions")
+        .replace("LOGS", "workflow_execution_logs")
+    )
     if name in _BY_SUPERUSER:
         database.execute(change, user=database.superuser)
     else:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.databases import OWNER
 from tests.ddl.changes import HAND_CHANGES, Change
 from tests.ddl.conftest import Shared
 
@@ -13,7 +14,7 @@ def test_a_hand_change_is_found_and_undone(change: Change, shared: Shared) -> No
     database = shared.borrow()
     proof = shared.proof(database.superuser if change.repaired_by_superuser else None)
     pristine = proof.snapshot()
-    database.execute(change.sql, **({"user": database.superuser} if change.as_superuser else {}))
+    database.execute(change.sql, user=database.superuser if change.as_superuser else OWNER)
 
     generated = proof.generate()
 

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Table
 
 from .compare import Difference
 from .declared import ComparisonError, compare, managed_tables
-from .item import DeclarationError, quoted, revoke_on
+from .item import ITEMS, DeclarationError, only_what_is_granted, quoted
 from .summary import Summary
 
 log = getLogger(__name__)
@@ -79,7 +79,11 @@ class ChangeOp(MigrateOperation):
         """Give the kind of change, which thing it is, and what differs, in words."""
         declared, found = self.difference.declared, self.difference.found
         verb = "add" if found is None else "remove" if declared is None else "modify"
-        return f"{verb}_{self.difference.fact.kind.replace(' ', '_')}", self.difference.title, self.difference.words
+        return (
+            f"{verb}_{self.difference.fact.kind.replace(' ', '_')}",
+            self.difference.title,
+            self.difference.words,
+        )
 
 
 class FactsOp(OpContainer):
@@ -162,10 +166,16 @@ def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -
     except ComparisonError as error:
         raise CommandError(f"nothing was compared: {error}") from error
     allowed = set(options.get("allow_extra") or ())
-    found = [difference for difference in found if not _is_allowed(difference, allowed)]
+    # The schema of the version table is there at the latest when a revision runs, and stays.
+    of_version_table = ("schema", options.get("version_table_schema"))
+    found = [
+        difference
+        for difference in found
+        if not _is_allowed(difference, allowed) and difference.fact.key[:2] != of_version_table
+    ]
     for difference in found:
         log.info("%s", difference)
-    _leave_data_to_people(upgrade_ops)
+    _mend_core(upgrade_ops)
     _arrange(upgrade_ops, found)
     template_args = options.get("template_args")
     if template_args is not None:
@@ -194,13 +204,19 @@ def _arrange(upgrade_ops: UpgradeOps, found: Sequence[Difference]) -> None:
     upgrade_ops.ops[:] = [*op(early), *op(around), *upgrade_ops.ops, *op(rest), *op(late)]
     if named:
         names = ", ".join(difference.fact.name for difference in named)
-        upgrade_ops.ops[:0] = [FactsOp(named), NoteOp(_refusal(f"not of a kind that can be declared: {names}."))]
+        upgrade_ops.ops[:0] = [
+            FactsOp(named),
+            NoteOp(_refusal(f"not of a kind that can be declared: {names}.")),
+        ]
 
 
-def _leave_data_to_people(container: OpContainer) -> None:
+def _mend_core(container: OpContainer) -> None:
+    """Leave to people what loses data, and our items out of tables, which are created without them."""
     lost: list[str] = []
     for op in list(container.ops):
-        if isinstance(op, ops.ModifyTableOps):
+        if isinstance(op, ops.CreateTableOp):
+            op.info.pop(ITEMS, None)
+        elif isinstance(op, ops.ModifyTableOps):
             lost += _losses_in(op)
         elif isinstance(op, ops.DropTableOp):
             lost.append(f"table {op.table_name}")
@@ -259,7 +275,7 @@ def _render(autogen_context: AutogenContext, op: FactsOp) -> list[str]:
     if op.unchecked and any(_is_sql(difference) for difference in op.differences):
         lines.append(_executed(prefix, "SET LOCAL check_function_bodies = off"))
     for table in new_tables:
-        lines.append(_executed(prefix, revoke_on("TABLE", table)))
+        lines.append(_executed(prefix, only_what_is_granted(table)))
     for difference, statement in op.statements():
         if difference.with_table:
             lines.append(_executed(prefix, statement))
@@ -283,7 +299,9 @@ def _is_sql(difference: Difference) -> bool:
 
 def _warnings(difference: Difference, statement: str) -> list[str]:
     if difference.fact.kind == "type" or " SET LOGGED" in statement or " SET UNLOGGED" in statement:
-        return [f"# ACCESS EXCLUSIVE on {difference.fact.on} while it may be rewritten: nobody reads it meanwhile."]
+        return [
+            f"# ACCESS EXCLUSIVE on {difference.fact.on} while it may be rewritten: nobody reads it then."
+        ]
     return []
 
 
@@ -297,11 +315,15 @@ def _concurrently(prefix: str, statement: str) -> list[str]:
     schema = relation.split(".")[0] + "." if "." in relation.split(" USING ")[0] else ""
     return [
         "# It waits for running transactions, but nobody waits for it.",
-        _executed(prefix, "SELECT set_config('ddl.lock_timeout', current_setting('lock_timeout'), false)", indent=8),
+        _executed(
+            prefix, "SELECT set_config('ddl.lock_timeout', current_setting('lock_timeout'), false)", indent=8
+        ),
         _executed(prefix, "SET lock_timeout = 0", indent=8),
         _executed(prefix, f"DROP INDEX CONCURRENTLY IF EXISTS {schema}{name.strip()}", indent=8),
         _executed(prefix, f"{start} CONCURRENTLY{rest}", indent=8),
-        _executed(prefix, "SELECT set_config('lock_timeout', current_setting('ddl.lock_timeout'), false)", indent=8),
+        _executed(
+            prefix, "SELECT set_config('lock_timeout', current_setting('ddl.lock_timeout'), false)", indent=8
+        ),
     ]
 
 

@@ -44,7 +44,8 @@ class Difference:
     def title(self) -> str:
         """Which thing it is: its kind, its name, and where it is; an allow-list says it like this."""
         kind, on, name = self.fact.key
-        return f"{kind} {name}".strip() + f" on {on}"
+        where = "" if name == on or f"{on}." in name else f" on {on}"
+        return f"{kind} {name}".strip() + where
 
     @property
     def widens_access(self) -> bool:

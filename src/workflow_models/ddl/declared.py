@@ -78,7 +78,7 @@ def compare(
             execution_options={"no_parameters": True},
         )
         found = _found(connection, collections, tables, known)
-        declared = _declared(connection, collections, tables)
+        declared = _declared(connection, collections, tables, known)
         _expect_one_owner(connection, declared, found)
         savepoint.rollback()
     return list(_reported(declared, found))
@@ -128,7 +128,8 @@ def _schemas(collections: Sequence[MetaData]) -> list[str]:
 
 
 def _oid(connection: Connection, relation: str) -> int | None:
-    return connection.scalar(text("SELECT to_regclass(:name)::oid"), {"name": relation})
+    oid: int | None = connection.scalar(text("SELECT to_regclass(:name)::oid"), {"name": relation})
+    return oid
 
 
 def _found(
@@ -158,13 +159,17 @@ def _found(
 
 
 def _declared(
-    connection: Connection, collections: Sequence[MetaData], tables: Sequence[Table]
+    connection: Connection, collections: Sequence[MetaData], tables: Sequence[Table], known: Sequence[str]
 ) -> Facts:
     declared: Facts = {}
     for schema in _items(collections, Schema):
         declared |= _of_schema(connection, schema)
     for grant in _items(collections, GrantOn):
-        declared |= _of_grant(connection, grant)
+        # The version table is there at the latest when a revision runs.
+        name = quoted(grant.schema, grant.table)
+        if name in known or _oid(connection, name) is not None:
+            granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
+            declared |= {fact.key: fact for fact in granted}
     declared |= _of_functions(connection, _items(collections, Function))
     others = _referenced(tables)
     clones = connection.execution_options(
@@ -196,17 +201,11 @@ def _declared(
 def _of_schema(connection: Connection, schema: Schema) -> Facts:
     """Give the facts of a declared schema, which cannot be cloned."""
     name = quoted(schema.name)
-    itself = Fact("schema", schema.name, "", {}, (f"CREATE SCHEMA {name}",), drop=(f"DROP SCHEMA {name}",))
+    itself = Fact(
+        "schema", schema.name, schema.name, {}, (f"CREATE SCHEMA {name}",), drop=(f"DROP SCHEMA {name}",)
+    )
     granted = _granted(connection, schema.name, f"SCHEMA {name}", ("USAGE",), schema.usage)
     return {fact.key: fact for fact in (itself, *granted)}
-
-
-def _of_grant(connection: Connection, grant: GrantOn) -> Facts:
-    name = quoted(grant.schema, grant.table)
-    if _oid(connection, name) is None:
-        return {}
-    granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
-    return {fact.key: fact for fact in granted}
 
 
 def _granted(
@@ -232,7 +231,8 @@ _TWIN = text(
     "SELECT p.oid::regprocedure::text, p.prorettype = f.prorettype AND p.proretset = f.proretset "
     "FROM pg_proc AS f JOIN pg_proc AS p ON p.proname = f.proname AND p.proargtypes = f.proargtypes "
     "AND p.pronamespace = to_regnamespace(:schema)::oid "
-    "WHERE f.oid = (SELECT max(oid) FROM pg_proc WHERE pronamespace = pg_my_temp_schema() AND proname = :name)"
+    "WHERE f.oid = ("
+    "SELECT max(oid) FROM pg_proc WHERE pronamespace = pg_my_temp_schema() AND proname = :name)"
 )
 
 
@@ -266,7 +266,7 @@ def _of_functions(connection: Connection, functions: Sequence[Function]) -> Fact
             # Those of the next schema must not be taken for overloads.
             for dropped in connection.scalars(
                 text(
-                    "SELECT 'DROP FUNCTION pg_temp.' || quote_ident(proname) || '(' || oidvectortypes(proargtypes) || ')' "
+                    "SELECT format('DROP ROUTINE pg_temp.%I(%s)', proname, oidvectortypes(proargtypes)) "
                     "FROM pg_proc WHERE pronamespace = pg_my_temp_schema()"
                 )
             ).all():
@@ -289,9 +289,7 @@ def _referenced(tables: Sequence[Table]) -> list[Table]:
 def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> None:
     """Declare who owns what is there: the migrating role, or, if it owns nothing, who owns the most."""
     there = {
-        key: fact
-        for key, fact in found.items()
-        if key[0] == "owner" and any((kind, *key[1:]) in declared for kind in ("persistence", "schema", "function"))
+        key: fact for key, fact in found.items() if key[0] == "owner" and _owned_is_declared(key, declared)
     }
     for key in [key for facts_ in (declared, found) for key in facts_ if key[0] == "owner"]:
         declared.pop(key, None)
@@ -308,6 +306,15 @@ def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> 
         declared[key] = Fact(*key, {"value": owner}, (f"{what} OWNER TO {to}",))
 
 
+def _owned_is_declared(key: tuple[str, str, str], declared: Facts) -> bool:
+    _, on, name = key
+    return (
+        ("function", on, name) in declared
+        if name
+        else ("persistence", on, "") in declared or ("schema", on, on) in declared
+    )
+
+
 def _reported(declared: Facts, found: Facts) -> Iterator[Difference]:
     """Leave out what is created or dropped with something else: by Alembic's core, or a function's grants."""
     missing = {on for kind, on, _ in declared if kind == "persistence" and (kind, on, "") not in found}
@@ -319,14 +326,15 @@ def _reported(declared: Facts, found: Facts) -> Iterator[Difference]:
     for difference in differences(declared, found):
         fact = difference.fact
         if fact.on in missing:
-            if fact.kind in _WITH_TABLE or (fact.kind == "row security" and not any(fact.attributes.values())):
+            if fact.kind in _WITH_TABLE or (
+                fact.kind == "row security" and not any(fact.attributes.values())
+            ):
                 continue
             yield Difference(difference.declared, difference.found, with_table=True)
-        elif fact.column is not None and not all(
-            ("type", fact.on, fact.column) in facts_ for facts_ in (declared, found)
-        ):
-            continue
-        elif fact.kind == "grant" and fact.name.partition(": EXECUTE on ")[2] in whole:
+        elif (
+            fact.column is not None
+            and not all(("type", fact.on, fact.column) in facts_ for facts_ in (declared, found))
+        ) or (fact.kind == "grant" and fact.name.partition(": EXECUTE on ")[2] in whole):
             continue
         else:
             yield difference

@@ -1,5 +1,6 @@
 """Functions, the schemas that they stand in, and the roles that may call them."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import MetaData
@@ -12,8 +13,8 @@ class Role(MetaDataItem):
     """A role without login that must exist; created where it does not. Roles are never compared."""
 
     def __init__(self, name: str, metadata: MetaData) -> None:
-        super().__init__(metadata)
         self.name = name
+        super().__init__(metadata)
 
     def schema_name(self) -> str:
         return ""
@@ -34,9 +35,9 @@ class Schema(MetaDataItem):
     """
 
     def __init__(self, name: str, metadata: MetaData, *, usage: str | Sequence[str] = ()) -> None:
-        super().__init__(metadata)
         self.name = name
         self.usage = names(usage)
+        super().__init__(metadata)
 
     def schema_name(self) -> str:
         return self.name
@@ -84,7 +85,6 @@ class Function(MetaDataItem):
         execute: str | Sequence[str] = (),
         if_missing: bool = False,
     ) -> None:
-        super().__init__(metadata)
         self.name = name
         self.body = body
         self.returns = returns
@@ -97,12 +97,14 @@ class Function(MetaDataItem):
         self.settings = dict(settings or {})
         self.execute = names(execute)
         self.if_missing = if_missing
+        super().__init__(metadata)
 
     def schema_name(self) -> str:
         return self.schema
 
     def statements(self, schema: str | None) -> Sequence[str]:
         signature = f"{quoted(schema, self.name)}({self.arguments})"
+        identity = f"{quoted(schema, self.name)}({_without_defaults(self.arguments)})"
         settings = "".join(f"\nSET {name} = {value}" for name, value in self.settings.items())
         tag = "$function$"
         statements = [
@@ -111,16 +113,16 @@ class Function(MetaDataItem):
                 f"LANGUAGE {self.language} {self.volatility} PARALLEL {self.parallel} "
                 f"SECURITY {self.security}{settings}\nAS {tag}{self.body}{tag}"
             ),
-            f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC",
+            f"REVOKE ALL ON FUNCTION {identity} FROM PUBLIC",
             revoke_defaults(
                 "FUNCTION",
-                signature,
+                identity,
                 f"object.proname = {literal(self.name)}",
                 catalog="proc",
                 prefix="pro",
             ),
             *(
-                grant_statement("EXECUTE", f"FUNCTION {signature}", role, if_exists=True)
+                grant_statement("EXECUTE", f"FUNCTION {identity}", role, if_exists=True)
                 for role in self.execute
             ),
         ]
@@ -131,3 +133,20 @@ class Function(MetaDataItem):
             + " ".join(f"{statement};" for statement in statements)
             + " END IF; END $missing$"
         ]
+
+
+# A quoted text or name, or what is in parentheses or brackets, in which a comma separates nothing.
+_TOKEN = re.compile(r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | [(\[] | [)\]] | , | [^'"(\[)\],]+""", re.VERBOSE)
+
+
+def _without_defaults(arguments: str) -> str:
+    """Give arguments as GRANT and REVOKE take them."""
+    depth = 0
+    kept = [""]
+    for token in _TOKEN.findall(arguments):
+        depth += (token in "([") - (token in ")]")
+        if token == "," and not depth:
+            kept.append("")
+        else:
+            kept[-1] += token
+    return ",".join(re.split(r"(?i)\sdefault\s|:?=", argument)[0].rstrip() for argument in kept)

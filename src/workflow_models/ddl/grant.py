@@ -65,11 +65,11 @@ class GrantOn(MetaDataItem):
         to: str | Sequence[str],
         schema: str | None = None,
     ) -> None:
-        super().__init__(metadata)
         self.privileges = names(privileges)
         self.table = table
         self.to = names(to)
         self.schema = schema
+        super().__init__(metadata)
 
     def schema_name(self) -> str:
         return self.schema or ""

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, MetaData, Table, event, text
+from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
 # With the driver's own paramstyle each % in a name would be doubled.
 _preparer = postgresql.dialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
-_ITEMS = "postgresql_items"
+ITEMS = "postgresql_items"
 
 Item = TypeVar("Item", bound="TableItem")
 
@@ -95,7 +95,7 @@ class MetaDataItem:
 
 def items_of(owner: Table | MetaData, kind: type[Any]) -> Iterator[Any]:
     """Give the items of a kind that a table or a MetaData has, as declared."""
-    return (item for item in owner.info.get(_ITEMS, ()) if isinstance(item, kind))
+    return (item for item in owner.info.get(ITEMS, ()) if isinstance(item, kind))
 
 
 def described(item: object) -> str:
@@ -137,28 +137,32 @@ END
 $revoke$"""
 
 
+def only_what_is_granted(table: str) -> str:
+    """Give a statement that takes what ALTER DEFAULT PRIVILEGES gave on a new table and its sequences.
+
+    :param table: its name, as in REVOKE.
+    """
+    return f"""DO $revoke$ DECLARE revoke text; BEGIN
+    FOR revoke IN
+        SELECT 'REVOKE ALL ON ' || CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass
+            || ' FROM ' || CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
+        FROM pg_class AS c CROSS JOIN aclexplode(relacl)
+        WHERE grantee <> relowner AND (c.oid = {literal(table)}::regclass OR c.oid IN (
+            SELECT objid FROM pg_depend WHERE refobjid = {literal(table)}::regclass
+                AND classid = 'pg_class'::regclass AND deptype IN ('a', 'i')))
+    LOOP
+        EXECUTE revoke;
+    END LOOP;
+END $revoke$"""
+
+
 def _only_what_is_granted(target: Table, connection: Connection, **kw: Any) -> None:
     schema = schema_in(connection, target.schema)
-    execute(connection, [revoke_on("TABLE", quoted(schema, target.name))], target.fullname)
-    sequences = connection.scalars(
-        text(
-            "SELECT CAST(CAST(d.objid AS regclass) AS text) FROM pg_depend AS d "
-            "JOIN pg_class AS c ON c.oid = d.objid AND c.relkind = 'S' "
-            "WHERE d.refobjid = CAST(:name AS regclass) AND d.deptype IN ('a', 'i')"
-        ),
-        {"name": quoted(schema, target.name)},
-    ).all()
-    for sequence in sequences:
-        execute(connection, [revoke_on("SEQUENCE", sequence)], target.fullname)
-
-
-def revoke_on(kind: str, name: str) -> str:
-    """Give such a statement for a table or sequence that is named as in REVOKE."""
-    return revoke_defaults(kind, name, f"object.oid = {literal(name)}::regclass")
+    execute(connection, [only_what_is_granted(quoted(schema, target.name))], target.fullname)
 
 
 def _append(owner: Table | MetaData, item: Any) -> None:
-    items = owner.info.setdefault(_ITEMS, [])
+    items = owner.info.setdefault(ITEMS, [])
     name = getattr(item, "name", None)
     if name and any(type(other) is type(item) and _signature(other) == _signature(item) for other in items):
         raise ValueError(

@@ -5,7 +5,8 @@ foreign. In them ``:relation`` is the table's name as statements say it, ``:oid`
 ``:schema`` what stands in front of the names of a clone's own objects instead of pg_temp.
 """
 
-# ruff: noqa: E501 (SQL reads better in its own lines)
+# SQL reads better in its own lines.
+# ruff: noqa: E501
 
 from sqlalchemy import text
 
@@ -79,7 +80,7 @@ SELECT 'index', relname::text, jsonb_build_object('definition', definition, 'val
     ARRAY[definition] || {comment("'INDEX ' || :schema || quote_ident(relname)", "oid", "pg_class")},
     {NONE}, ARRAY['DROP INDEX ' || :schema || quote_ident(relname)], false
 FROM (
-    SELECT c.oid, c.relname, i.indisvalid, {_INDEX_DEFINITION.format("c.oid")} AS definition
+    SELECT c.oid, c.relname, i.indisvalid AND i.indisready AND i.indislive AS indisvalid, {_INDEX_DEFINITION.format("c.oid")} AS definition
     FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
     WHERE i.indrelid = :oid AND NOT EXISTS (
         SELECT FROM pg_constraint WHERE conindid = c.oid AND conrelid = :oid AND contype IN ('p', 'u', 'x'))
@@ -131,6 +132,8 @@ SELECT fact.kind, own.attname::text, jsonb_build_object('value', fact.value), CA
             'ALTER TABLE ' || :relation || ' VALIDATE CONSTRAINT ' || own.proof,
             own.altering || 'SET NOT NULL',
             'ALTER TABLE ' || :relation || ' DROP CONSTRAINT ' || own.proof]
+        WHEN fact.kind = 'not null' AND fact.value = 'not validated' THEN ARRAY[
+            own.altering || 'DROP NOT NULL', 'ALTER TABLE ' || :relation || ' ADD NOT NULL ' || quote_ident(own.attname) || ' NOT VALID']
         ELSE ARRAY[own.altering || CASE fact.kind
             WHEN 'type' THEN 'TYPE ' || fact.value || ' USING ' || quote_ident(own.attname) || '::' || own.type
             WHEN 'not null' THEN 'DROP NOT NULL'
@@ -153,7 +156,9 @@ FROM (
 ) AS own
 CROSS JOIN LATERAL (VALUES
     ('type', own.type || own.collation),
-    ('not null', own.attnotnull::text),
+    ('not null', CASE WHEN EXISTS (
+            SELECT FROM pg_constraint WHERE conrelid = :oid AND contype = 'n' AND conkey = ARRAY[own.attnum] AND NOT convalidated)
+        THEN 'not validated' ELSE own.attnotnull::text END),
     ('default', own.value),
     ('storage', CASE own.attstorage WHEN own.typstorage THEN 'default' ELSE own.storage END),
     ('compression', CASE own.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' ELSE 'default' END),

@@ -3,7 +3,8 @@
 The queries give what those of a table do.
 """
 
-# ruff: noqa: E501 (SQL reads better in its own lines)
+# SQL reads better in its own lines.
+# ruff: noqa: E501
 
 from sqlalchemy import text
 
@@ -11,17 +12,19 @@ from .relation import NONE, comment
 
 _GRANTEES = "coalesce(quote_ident(r.rolname), 'PUBLIC')"
 _KIND = "CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END"
-_SIGNATURE = """quote_ident(:schema) || '.' || quote_ident(p.proname) || '(' || oidvectortypes(p.proargtypes) || ')'"""
+_SIGNATURE = (
+    """quote_ident(:schema) || '.' || quote_ident(p.proname) || '(' || oidvectortypes(p.proargtypes) || ')'"""
+)
 _ACL = """
     SELECT acl.* FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl WHERE acl.grantee <> p.proowner
 """
 # What ALTER DEFAULT PRIVILEGES, or PostgreSQL itself, gave to others than the owner.
 _REVOKE = """
-'DO $revoke$ DECLARE other text; BEGIN FOR other IN '
-|| 'SELECT DISTINCT CASE acl.grantee WHEN 0 THEN ''PUBLIC'' ELSE acl.grantee::regrole::text END '
-|| 'FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault(''f'', p.proowner))) AS acl WHERE p.oid = '
-|| quote_literal(signature) || '::regprocedure AND acl.grantee <> p.proowner '
-|| 'LOOP EXECUTE ' || quote_literal('REVOKE ALL ON ' || kind || ' ' || signature || ' FROM ') || ' || other; END LOOP; END $revoke$'
+E'DO $revoke$ DECLARE other text; BEGIN\\n    FOR other IN\\n'
+|| E'        SELECT DISTINCT CASE grantee WHEN 0 THEN \\'PUBLIC\\' ELSE grantee::regrole::text END\\n'
+|| E'        FROM pg_proc CROSS JOIN aclexplode(coalesce(proacl, acldefault(\\'f\\', proowner)))\\n        WHERE oid = '
+|| quote_literal(signature) || E'::regprocedure AND grantee <> proowner\\n    LOOP\\n        EXECUTE '
+|| quote_literal('REVOKE ALL ON ' || kind || ' ' || signature || ' FROM ') || E' || other;\\n    END LOOP;\\nEND $revoke$'
 """
 
 # Functions of a schema, procedures too; declared ones are read in pg_temp, as if they were in :schema.
@@ -79,7 +82,7 @@ FUNCTIONS = text(_FUNCTIONS.replace(":schema", "CAST(:schema AS text)"))
 
 # What is of a kind that is not modelled has no statements: it is named.
 _SCHEMA = f"""
-SELECT 'schema', '', '{{}}'::jsonb, ARRAY['CREATE SCHEMA ' || quote_ident(nspname)], {NONE},
+SELECT 'schema', nspname::text, '{{}}'::jsonb, ARRAY['CREATE SCHEMA ' || quote_ident(nspname)], {NONE},
     ARRAY['DROP SCHEMA ' || quote_ident(nspname)], false
 FROM pg_namespace WHERE nspname = :schema
 UNION ALL

@@ -1,6 +1,7 @@
 """What a generated revision does, in the words that its docstring opens with."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from alembic.operations import ops
@@ -32,11 +33,12 @@ _LOCKS = {
     "check constraint": "ACCESS EXCLUSIVE on {} for an instant, SHARE UPDATE EXCLUSIVE while it is validated",
     "foreign key": "SHARE ROW EXCLUSIVE on {} and the referenced table for an instant, "
     "SHARE UPDATE EXCLUSIVE while it is validated",
-    "primary key": "SHARE UPDATE EXCLUSIVE on {} while the index is built, then ACCESS EXCLUSIVE for an instant",
+    "primary key": "SHARE UPDATE EXCLUSIVE on {} while the index is built, "
+    "then ACCESS EXCLUSIVE for an instant",
     "unique constraint": "SHARE UPDATE EXCLUSIVE on {} while the index is built, "
     "then ACCESS EXCLUSIVE for an instant",
     "exclusion constraint": "ACCESS EXCLUSIVE on {} while its index is built",
-    "index": "SHARE UPDATE EXCLUSIVE on {} while it is built or dropped",
+    "index": "SHARE UPDATE EXCLUSIVE on {} while an index is built or dropped",
     "trigger": "SHARE ROW EXCLUSIVE on {} for an instant, ACCESS EXCLUSIVE where one is dropped",
     "identity sequence": "SHARE ROW EXCLUSIVE on a sequence of {} for an instant",
     "sequence": "SHARE ROW EXCLUSIVE on a sequence of {} for an instant",
@@ -64,11 +66,13 @@ class Summary:
     @property
     def changes(self) -> str:
         """What is added, changed, dropped, and what of it widens access; empty where nothing is."""
-        adds = [title for verb, title, _ in self._columns if verb == "Adds"]
+        adds = [title + self._with(title) for verb, title, _ in self._columns if verb == "Adds"]
         drops = [title for verb, title, _ in self._columns if verb == "Drops"]
         changes, widens = [], []
         for difference in self._differences:
             title = _title(difference)
+            if difference.with_table:
+                continue
             if difference.found is None:
                 adds.append(title)
             elif difference.declared is None:
@@ -79,6 +83,15 @@ class Summary:
                 widens.append(title)
         parts = {"Adds": adds, "Changes": changes, "Drops": drops, "May widen access": widens}
         return "\n".join(_filled(f"{name}: {'; '.join(each)}.") for name, each in parts.items() if each)
+
+    def _with(self, title: str) -> str:
+        """Count what comes with a new table."""
+        kinds = Counter(
+            difference.fact.kind
+            for difference in self._differences
+            if difference.with_table and title == f"table {difference.fact.on}"
+        )
+        return f" ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})" if kinds else ""
 
     @property
     def locks(self) -> str:
@@ -103,7 +116,11 @@ def _of_core(upgrade: OpContainer) -> Iterator[tuple[str, str, str]]:
         op = op.op if isinstance(op, UndecidedOp) else op
         when = ", once that is decided" if undecided else ""
         if isinstance(op, ops.CreateTableOp):
-            yield "Adds", f"table {op.table_name}", f"SHARE ROW EXCLUSIVE on tables that {op.table_name} refers to"
+            yield (
+                "Adds",
+                f"table {op.table_name}",
+                f"SHARE ROW EXCLUSIVE on tables that {op.table_name} refers to",
+            )
         elif isinstance(op, ops.DropTableOp):
             yield "Drops", f"table {op.table_name}{when}", f"ACCESS EXCLUSIVE on {op.table_name}"
         elif isinstance(op, ops.AddColumnOp):
