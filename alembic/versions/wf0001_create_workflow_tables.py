@@ -153,6 +153,21 @@ upgrade_refusals = (
         WHERE i.indrelid = found.oid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
             AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
     UNION ALL
+    SELECT 'public.workflow_execution_logs.id is an identity column, not a bigserial.',
+        'ALTER TABLE public.workflow_execution_logs ALTER COLUMN id DROP IDENTITY;'
+    FROM found JOIN pg_attribute AS a ON a.attrelid = found.oid AND a.attname = 'id' AND a.attidentity <> ''
+    WHERE found.relname = 'workflow_execution_logs'
+    UNION ALL
+    SELECT format('%s returns %s, and is not ours.', p.oid::regprocedure, pg_get_function_result(p.oid)),
+        format('DROP FUNCTION %s;', p.oid::regprocedure)
+    FROM (
+        VALUES ('identity', 'text[]'), ('matches', 'boolean'), ('administered_organization', 'uuid'),
+            ('worker_organization', 'uuid'), ('fill_organization', 'trigger'), ('carry_organization', 'trigger')
+    ) AS ours (name, result)
+    JOIN pg_proc AS p ON p.proname = ours.name
+    JOIN pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname = 'workflow_private'
+    WHERE pg_get_function_result(p.oid) <> ours.result
+    UNION ALL
     SELECT format('public.%I has no column %I of type %s.', found.relname, declared.column_name, declared.type),
         format('ALTER TABLE public.%I ADD COLUMN %I %s; with its values, or rename the table if it is another;',
             found.relname, declared.column_name, declared.type)
@@ -379,7 +394,7 @@ $body$
 
 def lift_force(table: str) -> None:
     """FORCE ROW LEVEL SECURITY would hide rows from the owner's own backfill and triggers."""
-    op.execute(f"""
+    op.execute_step(f"""
         DO $force$
         BEGIN
             IF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('public.{table}') AND relforcerowsecurity) THEN

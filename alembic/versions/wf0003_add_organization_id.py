@@ -25,6 +25,12 @@ upgrade_refusals = (
             SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
             WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs') AND attname = 'organization_id'
         AND NOT attisdropped AND atttypid <> 'uuid'::regtype
+    UNION ALL
+    SELECT 'column public.workflow_execution_logs.organization_id is generated.',
+        'ALTER TABLE public.workflow_execution_logs ALTER COLUMN organization_id DROP EXPRESSION;'
+    FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs' AND a.attname = 'organization_id'
+        AND NOT a.attisdropped AND a.attgenerated <> ''
     """,
 )
 _KEY = "workflow_definitions_id_organization_id_key"

@@ -76,5 +76,5 @@ def fill(*, passes: int) -> None:
 
 
 def downgrade() -> None:
-    op.execute_step(f"ALTER TABLE workflow_execution_logs DROP CONSTRAINT IF EXISTS {_TO_DEFINITION}")
-    op.execute_step(f"ALTER TABLE workflow_execution_logs DROP CONSTRAINT IF EXISTS {_TO_ORGANIZATION}")
+    op.drop_foreign_key(_TO_DEFINITION, "workflow_execution_logs", "workflow_definitions")
+    op.drop_foreign_key(_TO_ORGANIZATION, "workflow_execution_logs", "organizations")

@@ -13,6 +13,14 @@ branch_labels = None
 depends_on = None
 
 _STATISTICS = "workflow_execution_logs_workflow_id_organization_id_stat"
+_FOUND = (
+    f"SELECT FROM pg_statistic_ext WHERE stxname = '{_STATISTICS}' AND stxnamespace = 'public'::regnamespace"
+)
+_AS_DECLARED = (
+    "stxrelid = 'workflow_execution_logs'::regclass "
+    "AND pg_get_statisticsobjdef_columns(oid) = 'workflow_id, organization_id' "
+    "AND stxkind @> '{d,f}' AND stxkind <@ '{d,f}'"
+)
 _OF_LOGS = {
     "idx_workflow_execution_logs_organization_id": (["organization_id"], "organization_id IS NOT NULL"),
     "idx_workflow_exec_org_time": (
@@ -38,14 +46,29 @@ creates = {
 }
 
 
+upgrade_refusals = (
+    f"""
+    SELECT format('an index named %I stands on %s.', c.relname, i.indrelid::regclass),
+        format('ALTER INDEX public.%I RENAME TO another_name;', c.relname)
+    FROM pg_class AS c JOIN pg_index AS i ON i.indexrelid = c.oid JOIN pg_class AS t ON t.oid = i.indrelid
+    WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
+        AND (c.relname IN {tuple(_OF_LOGS)} AND t.relname <> 'workflow_execution_logs'
+            OR c.relname IN {tuple(_OF_DEFINITIONS)} AND t.relname <> 'workflow_definitions')
+    """,
+)
+
+
 def upgrade() -> None:
     for table, indexes in (("workflow_execution_logs", _OF_LOGS), ("workflow_definitions", _OF_DEFINITIONS)):
         for name, (columns, where) in indexes.items():
             op.create_index_concurrently(name, table, columns, where=where)
     # A workflow has one organization: without this the planner multiplies the two selectivities.
     op.execute_unless(
-        f"SELECT FROM pg_statistic_ext WHERE stxname = '{_STATISTICS}' "
-        "AND stxrelid = 'workflow_execution_logs'::regclass",
+        f"SELECT WHERE NOT EXISTS ({_FOUND}) OR EXISTS ({_FOUND} AND {_AS_DECLARED})",
+        f"DROP STATISTICS {_STATISTICS}",
+    )
+    op.execute_unless(
+        _FOUND,
         f"CREATE STATISTICS {_STATISTICS} (ndistinct, dependencies) "
         "ON workflow_id, organization_id FROM workflow_execution_logs",
     )

@@ -6,6 +6,7 @@ sides, under one search_path.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlalchemy import Connection, MetaData, Table, text
@@ -60,7 +61,8 @@ def compare(
     :param connection: may be in a transaction; it is left as it was.
     :param include: which tables are compared. Of a MetaData none of whose tables are, nothing else is either.
     :param known: tables that may be in declared schemas besides those, as Alembic's version table.
-    :raises ComparisonError: on a standby, in a read-only transaction, or without TEMPORARY privilege.
+    :raises ComparisonError: on a standby, in a read-only transaction, without TEMPORARY privilege, or where
+        the catalogs cannot be read.
     :raises DeclarationError: when PostgreSQL refuses an item.
     """
     collections = [
@@ -70,7 +72,7 @@ def compare(
     ]
     tables = [table for each in collections for table in each.sorted_tables if include(table)]
     _refuse_unless_clones_can_be_made(connection)
-    with connection.begin_nested() as savepoint:
+    with _explained(), connection.begin_nested() as savepoint:
         # pg_temp last: a clone is never found where the real table is.
         connection.exec_driver_sql(
             "SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ') || ', pg_temp' "
@@ -82,6 +84,14 @@ def compare(
         _expect_one_owner(connection, declared, found)
         savepoint.rollback()
     return list(_reported(declared, found))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise ComparisonError(f"the database refused to be read: {error.orig}") from error
 
 
 def _collections(metadata: MetaData | Sequence[MetaData]) -> Sequence[MetaData]:
@@ -137,12 +147,15 @@ def _found(
 ) -> Facts:
     found: Facts = {}
     schemas = _schemas(collections)
+    visible = _visible(connection)
     oids = [oid for name in known if (oid := _oid(connection, name)) is not None]
     for table in tables:
         oid = _oid(connection, _name(table))
         if oid is not None:
             oids.append(oid)
-            found |= facts.of_relation(connection, oid, _name(table), table.schema, schemas)
+            found |= facts.of_relation(
+                connection, oid, _name(table), _printed_schema(table, visible), schemas, {}
+            )
     for grant in _items(collections, GrantOn):
         name = quoted(grant.schema, grant.table)
         oid = _oid(connection, name)
@@ -172,6 +185,7 @@ def _declared(
             declared |= {fact.key: fact for fact in granted}
     declared |= _of_functions(connection, _items(collections, Function))
     others = _referenced(tables)
+    visible = _visible(connection)
     clones = connection.execution_options(
         schema_translate_map={table.schema: _TEMPORARY for table in (*tables, *others)}
     )
@@ -184,7 +198,17 @@ def _declared(
         for table in tables:
             oid = _oid(connection, quoted(_TEMPORARY, table.name))
             assert oid is not None
-            declared |= facts.of_relation(connection, oid, _name(table), table.schema, _schemas(collections))
+            declared |= facts.of_relation(
+                connection,
+                oid,
+                _name(table),
+                _printed_schema(table, visible),
+                _schemas(collections),
+                {
+                    each.name: _printed_schema(each, visible) + quoted(each.name)
+                    for each in (*others, *tables)
+                },
+            )
             persistence = Fact(
                 "persistence",
                 _name(table),
@@ -338,6 +362,16 @@ def _reported(declared: Facts, found: Facts) -> Iterator[Difference]:
             continue
         else:
             yield difference
+
+
+def _visible(connection: Connection) -> list[str]:
+    """Give the schemas without which PostgreSQL prints names."""
+    schemas: list[str] = connection.scalars(text("SELECT unnest(current_schemas(false))::text")).all()  # type: ignore[assignment]
+    return schemas
+
+
+def _printed_schema(table: Table, visible: Sequence[str]) -> str:
+    return f"{quoted(table.schema)}." if table.schema and table.schema not in visible else ""
 
 
 def _name(table: Table) -> str:

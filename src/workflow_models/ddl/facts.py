@@ -5,13 +5,13 @@ comparing, writing and undoing need no code for each kind. The kinds that SQLAlc
 (columns, constraints, indexes, defaults, comments) are read the same way.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
-from .item import quoted
 from .relation import GRANTS, RELATION
 from .schema import FUNCTIONS, SCHEMA, SETTINGS
 
@@ -80,16 +80,27 @@ COLUMN_KINDS = (
 
 
 def of_relation(
-    connection: Connection, oid: int, relation: str, schema: str | None, schemas: Sequence[str]
+    connection: Connection,
+    oid: int,
+    relation: str,
+    schema: str,
+    schemas: Sequence[str],
+    names: Mapping[str, str],
 ) -> Facts:
     """Read the facts of a table, or of a clone of it.
 
     :param relation: the table's name, as the statements shall say it.
-    :param schema: the table's, as in ``relation``.
+    :param schema: the table's with its dot, where PostgreSQL prints it.
     :param schemas: those whose functions are declared; triggers that call others are foreign.
+    :param names: as what PostgreSQL prints the tables that have clones.
     """
-    prefix = f"{quoted(schema)}." if schema else ""
-    parameters = {"oid": oid, "relation": relation, "schema": prefix, "schemas": list(schemas)}
+    parameters = {
+        "oid": oid,
+        "relation": relation,
+        "schema": schema,
+        "schemas": list(schemas),
+        "names": json.dumps(dict(names)),
+    }
     return _facts(relation, connection.execute(RELATION, parameters))
 
 

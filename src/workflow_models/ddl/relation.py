@@ -26,6 +26,11 @@ def comment(target: str, oid: str, catalog: str) -> str:
         ELSE ARRAY['COMMENT ON ' || {target} || ' IS ' || quote_literal(obj_description({oid}, '{catalog}'))] END"""
 
 
+# A clone's sequence is visible without its schema.
+_SEQUENCE_NAME = """CASE WHEN c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = :oid)
+    THEN :schema || quote_ident(c.relname) ELSE c.oid::regclass::text END"""
+
+
 _ROW_SECURITY = f"""
 SELECT 'row security', '', jsonb_build_object('enabled', relrowsecurity, 'forced', relforcerowsecurity),
     ARRAY[
@@ -111,14 +116,14 @@ SELECT kind, conname::text,
     {NONE}, ARRAY['ALTER TABLE ' || :relation || ' DROP CONSTRAINT ' || quote_ident(conname)],
     contype = 'f'
 FROM (
-    SELECT c.*, {CLEAN.format("replace(pg_get_constraintdef(c.oid), ' NOT VALID', '')")} AS definition,
+    SELECT c.*, {CLEAN.format("replace(replace(pg_get_constraintdef(c.oid), ' NOT VALID', ''), 'REFERENCES ' || c.confrelid::regclass || '(', 'REFERENCES ' || coalesce(CASE WHEN f.relnamespace = pg_my_temp_schema() THEN CAST(:names AS jsonb) ->> f.relname END, c.confrelid::regclass::text) || '(')")} AS definition,
         'ALTER TABLE ' || :relation || ' ADD CONSTRAINT ' || quote_ident(conname) || ' ' AS adding,
         CASE c.contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique constraint' WHEN 'x' THEN 'exclusion constraint'
             WHEN 'c' THEN 'check constraint' ELSE 'foreign key' END AS kind,
         c.convalidated AND coalesce((SELECT indisvalid FROM pg_index WHERE indexrelid = c.conindid), true) AS valid,
         (SELECT array_agg(p.proname::text ORDER BY p.proname) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
             WHERE t.tgconstraint = c.oid AND t.tgenabled <> 'O') AS disabled
-    FROM pg_constraint AS c WHERE c.conrelid = :oid AND c.contype IN ('p', 'u', 'x', 'c', 'f')
+    FROM pg_constraint AS c LEFT JOIN pg_class AS f ON f.oid = c.confrelid WHERE c.conrelid = :oid AND c.contype IN ('p', 'u', 'x', 'c', 'f')
 ) AS own
 """
 
@@ -144,7 +149,12 @@ SELECT fact.kind, own.attname::text, jsonb_build_object('value', fact.value), CA
             END]
         END, {NONE}, {NONE}, false
 FROM (
-    SELECT a.*, {CLEAN.format("pg_get_expr(d.adbin, d.adrelid)")} AS value,
+    SELECT a.*, (
+            SELECT replace({CLEAN.format("pg_get_expr(d.adbin, d.adrelid)")}, coalesce(max(quote_literal({CLEAN.format("c.oid::regclass::text")})), ' '),
+                coalesce(max(quote_literal({_SEQUENCE_NAME})), ' '))
+            FROM pg_depend AS s JOIN pg_class AS c ON c.oid = s.refobjid AND c.relkind = 'S'
+            WHERE s.classid = 'pg_attrdef'::regclass AND s.objid = d.oid AND s.refclassid = 'pg_class'::regclass
+        ) AS value,
         format_type(a.atttypid, a.atttypmod) AS type, t.typstorage,
         CASE WHEN a.attcollation IN (0, t.typcollation) THEN '' ELSE ' COLLATE ' || a.attcollation::regcollation END AS collation,
         CASE a.attstorage WHEN 'p' THEN 'plain' WHEN 'm' THEN 'main' WHEN 'x' THEN 'extended' ELSE 'external' END AS storage,
@@ -249,7 +259,7 @@ FROM (SELECT inhrelid AS child, inhparent AS parent FROM pg_inherits WHERE :oid 
 JOIN pg_class AS c ON c.oid = i.child
 """
 
-_STATISTICS = f"""
+_STATISTICS = rf"""
 SELECT 'statistics', stxname::text, jsonb_build_object('definition', definition, 'target', target),
     ARRAY[definition] || CASE target WHEN -1 THEN {NONE}
         ELSE ARRAY['ALTER STATISTICS ' || :schema || quote_ident(stxname) || ' SET STATISTICS ' || target] END
@@ -257,7 +267,8 @@ SELECT 'statistics', stxname::text, jsonb_build_object('definition', definition,
     {NONE}, ARRAY['DROP STATISTICS ' || :schema || quote_ident(stxname)], false
 FROM (
     SELECT s.oid, s.stxname, coalesce(s.stxstattarget, -1) AS target,
-        {CLEAN.format("replace(replace(pg_get_statisticsobjdef(s.oid), 'CREATE STATISTICS ' || quote_ident(n.nspname) || '.', 'CREATE STATISTICS ' || :schema), ' FROM ' || quote_ident(n.nspname) || '.', ' FROM ' || :schema)")}
+        regexp_replace(replace(pg_get_statisticsobjdef(s.oid), 'CREATE STATISTICS ' || {_SCHEMA_NAME} || '.',
+            'CREATE STATISTICS ' || :schema), ' FROM \S+$', ' FROM ' || :relation)
         AS definition
     FROM pg_statistic_ext AS s JOIN pg_namespace AS n ON n.oid = s.stxnamespace WHERE s.stxrelid = :oid
 ) AS own
@@ -293,8 +304,8 @@ FROM (
             ELSE ' OWNED BY NONE' END] AS altering
     FROM (
         SELECT s.*, a.attname, q.owned, q.identity, format_type(s.seqtypid, NULL) AS type,
-            {CLEAN.format("q.oid::regclass::text")} AS name
-        FROM ({_SEQUENCES_OF}) AS q
+            {_SEQUENCE_NAME} AS name
+        FROM ({_SEQUENCES_OF}) AS q JOIN pg_class AS c ON c.oid = q.oid
         JOIN pg_sequence AS s ON s.seqrelid = q.oid
         JOIN pg_attribute AS a ON a.attrelid = :oid AND a.attnum = q.attnum
     ) AS own
@@ -321,7 +332,7 @@ FROM (
         SELECT 'TABLE', :relation, quote_ident(a.attname), a.attacl, c.relowner
         FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid WHERE a.attrelid = :oid AND NOT a.attisdropped
         UNION ALL
-        SELECT 'SEQUENCE', {CLEAN.format("c.oid::regclass::text")}, quote_ident(a.attname), c.relacl, c.relowner
+        SELECT 'SEQUENCE', {_SEQUENCE_NAME}, quote_ident(a.attname), c.relacl, c.relowner
         FROM ({_SEQUENCES_OF}) AS q JOIN pg_class AS c ON c.oid = q.oid
         JOIN pg_attribute AS a ON a.attrelid = :oid AND a.attnum = q.attnum
     ) AS source

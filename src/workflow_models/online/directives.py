@@ -138,6 +138,13 @@ class Step(MigrateOperation):
         operations.invoke(cls(sql))
 
     @classmethod
+    def drop_foreign_key(
+        cls, operations: Operations, constraint_name: str, source_table: str, referent_table: str
+    ) -> None:
+        """Drop a foreign key where it is there."""
+        operations.invoke(cls(statements.drop_foreign_key(constraint_name, source_table, referent_table)))
+
+    @classmethod
     def validate_constraint(cls, operations: Operations, constraint_name: str, table: str) -> None:
         """Validate a constraint that is there and NOT VALID. Writers go on meanwhile."""
         operations.invoke(cls(statements.validate(constraint_name, table), waits=True))

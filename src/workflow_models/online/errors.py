@@ -35,6 +35,12 @@ class UsageError(MigrationError):
     exit_code = 2
 
 
+class RunInterruptedError(MigrationError):
+    """Somebody pressed ^C."""
+
+    exit_code = 130
+
+
 def _lines(text: str | Sequence[str]) -> str:
     return text if isinstance(text, str) else "\n".join(text)
 

@@ -50,11 +50,9 @@ def refuse_upgrade(
     """
     if not revisions:
         return
-    queries = [
-        *(q for each in (*applied, *revisions) for q in getattr(each.module, "upgrade_privileges", ())),
-        *(q for each in revisions for q in getattr(each.module, "upgrade_refusals", ())),
-    ]
-    reasons = [(row[0], row[1]) for query in queries for row in connection.execute(text(query))]
+    queries = [q for each in revisions for q in getattr(each.module, "upgrade_refusals", ())]
+    reasons = lacking_privileges(connection, (*applied, *revisions))
+    reasons += [(row[0], row[1]) for query in queries for row in connection.execute(text(query))]
     if reasons:
         raise MigrationError(
             "this database cannot be upgraded yet.",
@@ -65,6 +63,12 @@ def refuse_upgrade(
                 "then run the same command again.",
             ],
         )
+
+
+def lacking_privileges(connection: Connection, revisions: Iterable[Script]) -> list[tuple[str, str]]:
+    """Give what the role lacks for these revisions, each with the statement that gives it."""
+    queries = [q for each in revisions for q in getattr(each.module, "upgrade_privileges", ())]
+    return [(row[0], row[1]) for query in queries for row in connection.execute(text(query))]
 
 
 def refuse_downgrade(
@@ -164,7 +168,7 @@ WITH dropped AS (
             (SELECT stxrelid FROM pg_statistic_ext WHERE classid = 'pg_statistic_ext'::regclass AND oid = objid)) AS on_table
     FROM hanging
 )
-SELECT pg_describe_object(classid, objid, objsubid) || ' depends on ' || name
+SELECT DISTINCT pg_describe_object(classid, objid, objsubid) || ' depends on ' || name
 FROM named
 WHERE NOT (classid = 'pg_class'::regclass
         AND (SELECT relkind FROM pg_class WHERE oid = objid) IN ('S', 't'))

@@ -23,10 +23,10 @@ from sqlalchemy import URL, Connection, Dialect, Engine, MetaData, NullPool, cre
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from . import statements
-from .errors import MigrationError
+from .errors import MigrationError, RunInterruptedError
 from .locks import BlockerWatch, LocksNotAcquiredError, Patience, only_migrator, sqlstate
 from .options import Options, read_options
-from .plan import created, downgrade_checks, refuse_downgrade, refuse_upgrade
+from .plan import created, downgrade_checks, lacking_privileges, refuse_downgrade, refuse_upgrade
 
 log = getLogger(__name__)
 
@@ -299,9 +299,14 @@ class _Run:
         dbapi_connection.add_notice_handler(_show_notice)
 
     def _warn(self, connection: Connection) -> None:
+        """Tell what is amiss and refuses nothing: what has changed since the revisions were applied too."""
         for query in self.target.warnings:
             for warning in connection.scalars(text(query)):
                 log.warning("warning: %s", warning)
+        heads = self._heads(connection)
+        applied = context.script.iterate_revisions(heads, "base") if heads else ()
+        for happened, next_step in lacking_privileges(connection, applied):
+            log.warning("warning: %s Run: %s", happened, next_step)
 
     def _heads(self, connection: Connection) -> tuple[str, ...]:
         version = MigrationContext.configure(
@@ -339,13 +344,21 @@ class _Run:
                 unchanged=f"{at}; what the next revision had built stays and is used next time.",
                 next_step=f"end that transaction, then {self.again}",
             ) from error
-        except (DBAPIError, PendingRollbackError) as failure:
+        except (DBAPIError, PendingRollbackError, KeyboardInterrupt) as failure:
             # Leaving blocks after the connection is gone hides what ended it.
             cause: BaseException | None = failure
-            while cause is not None and not isinstance(cause, DBAPIError):
+            while cause is not None and not isinstance(cause, DBAPIError | KeyboardInterrupt):
                 cause = cause.__context__
             if cause is None:
                 raise
+            if isinstance(cause, KeyboardInterrupt):
+                raise RunInterruptedError(
+                    "interrupted.",
+                    happened="the run was ended from the keyboard.",
+                    unchanged=f"{self._boundary(probe)}; what the next revision had built stays "
+                    "and is used next time.",
+                    next_step=self.again,
+                ) from failure
             raise MigrationError(
                 "the database refused a statement.",
                 happened=_message(cause),

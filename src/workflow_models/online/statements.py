@@ -140,6 +140,14 @@ BEGIN
                 USING ERRCODE = 'datatype_mismatch';
         END IF;
         -- A serial's default names a sequence of its own on either side.
+        IF wanted.value LIKE 'nextval(%' AND wanted.found_value LIKE 'nextval(%' THEN
+            sequence := pg_get_serial_sequence(target::text, wanted.attname);
+            IF (SELECT relname FROM pg_class WHERE oid = to_regclass(sequence))
+                <> {literal(name.split(".")[-1])} || '_' || wanted.attname || '_seq' THEN
+                EXECUTE format('ALTER SEQUENCE %s RENAME TO %I', sequence,
+                    {literal(name.split(".")[-1])} || '_' || wanted.attname || '_seq');
+            END IF;
+        END IF;
         IF wanted.value LIKE 'nextval(%' AND wanted.found_value IS NULL AND NOT wanted.found_identity THEN
             sequence := pg_get_serial_sequence(target::text, wanted.attname);
             IF sequence IS NULL THEN
@@ -286,6 +294,7 @@ IF {exists} EXISTS (
 ) THEN
     RETURN;
 END IF;
+{lock_first(referent)}
 IF EXISTS (
     SELECT FROM pg_constraint WHERE conrelid = {regclass(source)} AND conname = {literal(name)}
 ) THEN
@@ -294,6 +303,28 @@ END IF;
 ALTER TABLE {relation(source)} ADD CONSTRAINT {identifier(name)}
     FOREIGN KEY ({", ".join(map(identifier, local))})
     REFERENCES {relation(referent)} ({", ".join(map(identifier, remote))}){actions} NOT VALID;""")
+
+
+def lock_first(referent: str, mode: str = "SHARE ROW EXCLUSIVE") -> str:
+    """Lock the far end of a foreign key before ALTER TABLE locks the near one.
+
+    Writers go from a definition to its rows: the other way round, each of them would deadlock with us.
+    """
+    oid = f"to_regclass({literal(relation(referent))})"
+    return f"""IF (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = {oid}) THEN
+    LOCK TABLE {relation(referent)} IN {mode} MODE;
+END IF;"""
+
+
+def drop_foreign_key(name: str, source: str, referent: str) -> str:
+    """Drop a foreign key where it is there."""
+    return _block(f"""
+IF EXISTS (
+    SELECT FROM pg_constraint WHERE conrelid = {regclass(source)} AND conname = {literal(name)}
+) THEN
+    {lock_first(referent, "ACCESS EXCLUSIVE")}
+    ALTER TABLE {relation(source)} DROP CONSTRAINT {identifier(name)};
+END IF;""")
 
 
 def validate(name: str, table: str) -> str:
