@@ -155,7 +155,7 @@ def test_a_new_column_and_its_index_become_the_next_revision(folder_with_priorit
     assert header == HEADER
     assert "sa.Column('priority', sa.Integer(), nullable=True, comment='The lowest first')" in upgrade
     assert "idx_workflow_execution_logs_priority" in upgrade
-    assert "op.drop_column('workflow_execution_logs', 'priority')" in downgrade
+    assert "op.drop_column('workflow_execution_logs', 'priority', if_exists=True)" in downgrade
 
 
 def test_the_linter_leaves_a_new_revision_as_it_is(with_priority: Checkout) -> None:
@@ -176,6 +176,15 @@ def test_a_new_revision_goes_up_checks_clean_and_goes_down(with_priority: Checko
 
     with_priority.alembic("downgrade", "-1")
     assert with_priority.schema() == before
+
+
+def test_a_new_revision_that_stopped_half_way_runs_again(with_priority: Checkout) -> None:
+    # What its first transaction has committed when the index could not be built.
+    with_priority.database.execute("ALTER TABLE workflow_execution_logs ADD COLUMN priority integer")
+
+    with_priority.alembic("upgrade", "head")
+
+    with_priority.alembic("downgrade", "-1")
 
 
 def test_the_chain_goes_down_to_base_with_a_new_revision_on_top(with_priority: Checkout) -> None:

@@ -103,7 +103,8 @@ def test_a_policy_is_replaced_in_one_transaction(upgraded: Database, prove: Call
     )
 
     dropped, created = (
-        revision.upgrade.index(f'{verb} POLICY "Users can view workflow logs"') for verb in ("DROP", "CREATE")
+        revision.upgrade.index(f'{verb} "Users can view workflow logs"')
+        for verb in ("DROP POLICY IF EXISTS", "CREATE POLICY")
     )
     assert dropped < created < revision.upgrade.index("autocommit_block")
     assert (

@@ -231,6 +231,9 @@ def _mend_core(container: OpContainer) -> None:
 def _losses_in(table: ops.ModifyTableOps) -> list[str]:
     lost = []
     added = [op.column for op in table.ops if isinstance(op, ops.AddColumnOp)]
+    for op in table.ops:
+        if isinstance(op, ops.AddColumnOp):
+            op.if_not_exists = True
     for index, op in enumerate(table.ops):
         if isinstance(op, ops.DropColumnOp):
             table.ops[index] = UndecidedOp(op)
@@ -285,11 +288,33 @@ def _render(autogen_context: AutogenContext, op: FactsOp) -> list[str]:
             outside.append(_executed(prefix, statement, indent=8))
         else:
             lines += _warnings(difference, statement)
-            lines.append(_executed(prefix, statement))
+            lines += [_executed(prefix, each) for each in _safe_to_run_again(difference, statement)]
     if outside:
         block = "\n".join(outside)
         lines.append(f"with {prefix}get_context().autocommit_block():\n" + re.sub("(?m)^", "    ", block))
     return lines
+
+
+def _safe_to_run_again(difference: Difference, statement: str) -> Iterator[str]:
+    """Give a statement so that it can run twice.
+
+    A block outside of the transaction commits what came before it: where it fails, the revision is run
+    again as a whole.
+    """
+    declared = difference.declared
+    kinds = ("constraint", "policy", "trigger", "statistics", "rule")
+    if declared and difference.found is None and declared.kind in kinds and statement == declared.create[0]:
+        for drop in declared.drop:
+            yield _if_exists(drop)
+    yield _if_exists(statement)
+
+
+def _if_exists(statement: str) -> str:
+    return re.sub(
+        r"^(DROP (?:POLICY|TRIGGER|STATISTICS|RULE|FUNCTION)|ALTER TABLE \S+ DROP CONSTRAINT) ",
+        r"\1 IF EXISTS ",
+        statement,
+    )
 
 
 def _is_sql(difference: Difference) -> bool:
