@@ -106,7 +106,9 @@ def test_nobody_else_reaches_it(folder: Path) -> None:
     url = embedded.url(folder)
 
     assert ask(url, "SHOW listen_addresses") == ""
-    assert [c for p in processes_in(folder) for c in p.net_connections("inet")] == []
+    for process in processes_in(folder):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a backend that has just ended reaches nothing
+            assert process.net_connections("inet") == []
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
