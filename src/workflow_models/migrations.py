@@ -110,6 +110,10 @@ def target(x: Mapping[str, str]) -> Target:
             "autogenerate_plugins": ["alembic.autogenerate.*", "workflow_models.ddl"],
             "process_revision_directives": _number_revision,
             "render_item": _render_item,
+            # By title, as `alembic check` names what is there: one a line in the ini file.
+            "allow_extra": [
+                line.strip() for line in (context.config.get_main_option("allow_extra") or "").splitlines()
+            ],
         },
     )
 
