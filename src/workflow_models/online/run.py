@@ -299,7 +299,7 @@ class _Run:
         dbapi_connection.add_notice_handler(_show_notice)
 
     def _warn(self, connection: Connection) -> None:
-        """Tell what is amiss and refuses nothing: what has changed since the revisions were applied too."""
+        """Tell what is amiss, also what has become so since the revisions were applied; refuse nothing."""
         for query in self.target.warnings:
             for warning in connection.scalars(text(query)):
                 log.warning("warning: %s", warning)
