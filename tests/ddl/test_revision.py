@@ -138,3 +138,17 @@ def test_a_revision_of_the_chain_goes_up_down_and_up_again(
     assert read() == before
     migrations.upgrade(empty.url(), revision)
     assert read() == after
+
+
+def test_odd_names_and_texts_come_back_as_they_were(upgraded: Database, prove: Callable[..., Proof]) -> None:
+    upgraded.execute(
+        r"""
+        CREATE POLICY "x :a:b \:c 100%" ON workflow_definitions FOR SELECT USING (name = ':a:b %s');
+        ALTER TABLE workflow_definitions ADD CONSTRAINT odd CHECK (name !~ '[:alpha:]9\:x$');
+        COMMENT ON COLUMN workflow_definitions.name IS ':a:b \:c %(d)s';
+        CREATE INDEX "a ON b" ON workflow_definitions (name);
+        """
+    )
+    proof = prove(upgraded)
+
+    proof.of(proof.generate().decided)

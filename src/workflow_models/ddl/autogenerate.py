@@ -330,13 +330,17 @@ def _warnings(difference: Difference, statement: str) -> list[str]:
     return []
 
 
+# A quoted name may have an ON of its own.
+_INDEX_ON = re.compile(r'\s*("(?:[^"]|"")+"|\S+) ON (.*)', re.DOTALL)
+
+
 def _concurrently(prefix: str, statement: str) -> list[str]:
     """Build or drop an index while writers go on; a failed try leaves nothing that the next would keep."""
     start = next(start for start in _CONCURRENTLY if statement.startswith(start))
     rest = statement.removeprefix(start)
     if start == "DROP INDEX":
         return [_executed(prefix, f"DROP INDEX CONCURRENTLY IF EXISTS{rest}", indent=8)]
-    name, _, relation = rest.partition(" ON ")
+    name, relation = _INDEX_ON.match(rest).groups()  # type: ignore[union-attr]
     schema = relation.split(".")[0] + "." if "." in relation.split(" USING ")[0] else ""
     return [
         "# It waits for running transactions, but nobody waits for it.",
@@ -344,7 +348,7 @@ def _concurrently(prefix: str, statement: str) -> list[str]:
             prefix, "SELECT set_config('ddl.lock_timeout', current_setting('lock_timeout'), false)", indent=8
         ),
         _executed(prefix, "SET lock_timeout = 0", indent=8),
-        _executed(prefix, f"DROP INDEX CONCURRENTLY IF EXISTS {schema}{name.strip()}", indent=8),
+        _executed(prefix, f"DROP INDEX CONCURRENTLY IF EXISTS {schema}{name}", indent=8),
         _executed(prefix, f"{start} CONCURRENTLY{rest}", indent=8),
         _executed(
             prefix, "SELECT set_config('lock_timeout', current_setting('ddl.lock_timeout'), false)", indent=8
@@ -352,15 +356,22 @@ def _concurrently(prefix: str, statement: str) -> list[str]:
     ]
 
 
+# What text() takes for a parameter, and what it takes for one that was escaped.
+_NOT_FOR_TEXT = re.compile(r"(?<![:\w\\]):\w|\\:")
+
+
 def _executed(prefix: str, statement: str, *, indent: int = 4) -> str:
     """Write SQL as Python. Alembic indents lines anew, so no literal may go over several."""
-    # text() takes a colon before a word for a parameter.
-    escaped = re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", statement)
-    whole = f"{prefix}execute({_quoted(escaped)})"
+    before, after = f"{prefix}execute(", ")"
+    if _NOT_FOR_TEXT.search(statement):
+        # DDL() sends it as it is; escapes of text() do not come back alike from each place.
+        before, after = f"{prefix}execute(sa.DDL(", "))"
+        statement = statement.replace("%", "%%")
+    whole = f"{before}{_quoted(statement)}{after}"
     if indent + len(whole) <= _LINE_LENGTH:
         return whole
-    lines: Iterable[str] = escaped.splitlines(keepends=True)
-    return f"{prefix}execute(\n" + "".join(f"    {_quoted(line)}\n" for line in lines) + ")"
+    lines: Iterable[str] = statement.splitlines(keepends=True)
+    return f"{before}\n" + "".join(f"    {_quoted(line)}\n" for line in lines) + after
 
 
 def _quoted(value: str) -> str:
