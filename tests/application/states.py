@@ -1,11 +1,12 @@
 """The states that an adopted database may be in, each a template to clone.
 
-`STATES` are whole ones; `BY_HAND` are small changes to one of them that somebody made by hand.
+`STATES` are whole ones; `BY_HAND` are one of them each, with small changes that somebody made by hand.
 Every one of them must end in the same schema.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from alembic.script import ScriptDirectory
 
@@ -104,22 +105,23 @@ for _state in CLIMBERS:
 
 @dataclass(frozen=True)
 class ByHand:
-    """A change made by hand: statements over the state `base`, as the owner unless `superuser`."""
+    """Changes made by hand over the state `base`, as its owner unless they need the superuser."""
 
-    name: str
     base: str
-    statements: str
-    superuser: bool = False
+    changes: Mapping[str, str]
 
     def __str__(self) -> str:
-        return self.name
+        return ", ".join(self.changes)
 
     def apply(self, database: Database) -> None:
-        database.execute(self.statements, user=database.superuser if self.superuser else OWNER)
+        for statements in self.changes.values():
+            database.execute(statements, user=database.superuser if "pg_index" in statements else OWNER)
 
 
-def _each(base: str, changes: dict[str, str], *, superuser: bool = False) -> Sequence[ByHand]:
-    return [ByHand(name, base, statements, superuser) for name, statements in changes.items()]
+def _combined(base: str, *kinds: Mapping[str, str]) -> Iterator[ByHand]:
+    """Give databases that have one change of each kind, until all have been made."""
+    for changes in zip_longest(*(kind.items() for kind in kinds)):
+        yield ByHand(base, dict(change for change in changes if change))
 
 
 _COLUMNS = {
@@ -380,14 +382,7 @@ _TABLES = {
 }
 
 BY_HAND: Sequence[ByHand] = [
-    *_each("fixed", _COLUMNS),
-    *_each("fixed", _KEYS),
-    *_each("fixed", _CHECKS),
-    *_each("fixed", _INDEXES),
-    *_each("fixed", _INVALID, superuser=True),
-    *_each("fixed", _POLICIES),
-    *_each("fixed", _TRIGGERS),
-    *_each("adopted", _GRANTS),
-    *_each("adopted", _PRIVATE_SCHEMA),
-    *_each("adopted_base_only", _TABLES),
+    *_combined("fixed", _COLUMNS, _KEYS, _CHECKS, _INDEXES, _INVALID, _POLICIES, _TRIGGERS),
+    *_combined("adopted", _GRANTS, _PRIVATE_SCHEMA),
+    *_combined("adopted_base_only", _TABLES),
 ]

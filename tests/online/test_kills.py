@@ -1,7 +1,7 @@
 """A migrator, or its backend, that is killed at some statement: the next run ends as an undisturbed one."""
 
-import subprocess
-import sys
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,28 +11,13 @@ import pytest
 from sqlalchemy import Engine, event
 
 from tests.catalog import misplaced_logs, rows, snapshot
+from tests.command import forked
 from tests.databases import Database
 from workflow_models import migrations
 from workflow_models.online import MigrationError
 
 # Shares of all statements of an upgrade, so that every step has its turn.
 PLACES = [place / 12 for place in range(12)]
-KILLED = """
-import os, signal, sys
-from sqlalchemy import Engine, event
-from workflow_models import migrations
-
-left = int(sys.argv[2])
-
-@event.listens_for(Engine, "before_cursor_execute")
-def count(*_):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-migrations.upgrade(sys.argv[1])
-"""
 
 
 @contextmanager
@@ -59,6 +44,17 @@ def undisturbed(templates: Any) -> Iterator[tuple[int, Any]]:
     templates.drop(database)
 
 
+def upgrade_killed_after(statements: int, url: str) -> None:
+    def kill(_connection: Any, _statement: str) -> None:
+        nonlocal statements
+        statements -= 1
+        if statements < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with each_statement(kill):
+        migrations.upgrade(url)
+
+
 def ends(database: Database) -> Any:
     with database.connect(database.superuser) as connection:
         assert misplaced_logs(connection) == []
@@ -71,10 +67,8 @@ def test_after_a_killed_process_the_next_run_ends_as_an_undisturbed_one(
 ) -> None:
     statements, expected = undisturbed
     database = clone("half_fixed")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, database.url(), str(int(statements * place))], check=False
-    )
-    assert killed.returncode == -9
+    killed = forked(upgrade_killed_after, int(statements * place), database.url())
+    assert killed.status == -signal.SIGKILL
 
     migrations.upgrade(database.url())
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from . import facts
 from .compare import Difference, differences
-from .facts import COLUMN_KINDS, Fact, Facts
+from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
 from .item import DeclarationError, MetaDataItem, TableItem, execute, items_of, quoted
@@ -148,20 +148,20 @@ def _found(
     found: Facts = {}
     schemas = _schemas(collections)
     visible = _visible(connection)
+    there = [
+        Target(oid, _name(table), _printed_schema(table, visible))
+        for table in tables
+        if (oid := _oid(connection, _name(table))) is not None
+    ]
+    found |= facts.of_relations(connection, there, schemas, {})
+    granted = [
+        Target(oid, name)
+        for grant in _items(collections, GrantOn)
+        if (oid := _oid(connection, name := quoted(grant.schema, grant.table))) is not None
+    ]
+    found |= facts.of_privileges(connection, granted)
     oids = [oid for name in known if (oid := _oid(connection, name)) is not None]
-    for table in tables:
-        oid = _oid(connection, _name(table))
-        if oid is not None:
-            oids.append(oid)
-            found |= facts.of_relation(
-                connection, oid, _name(table), _printed_schema(table, visible), schemas, {}
-            )
-    for grant in _items(collections, GrantOn):
-        name = quoted(grant.schema, grant.table)
-        oid = _oid(connection, name)
-        if oid is not None:
-            oids.append(oid)
-            found |= facts.of_privileges(connection, oid, name)
+    oids += [target.oid for target in (*there, *granted)]
     for schema in schemas:
         oid = connection.scalar(text("SELECT to_regnamespace(:name)::oid"), {"name": quoted(schema)})
         if oid is not None:
@@ -195,27 +195,16 @@ def _declared(
                 table.create(clones, checkfirst=False)
             except DBAPIError as error:
                 raise DeclarationError(f"Table {table.fullname!r}: {error.orig}") from error
+        targets = [
+            Target(oid, _name(table), _printed_schema(table, visible))
+            for table in tables
+            if (oid := _oid(connection, quoted(_TEMPORARY, table.name))) is not None
+        ]
+        names = {each.name: _printed_schema(each, visible) + quoted(each.name) for each in (*others, *tables)}
+        declared |= facts.of_relations(connection, targets, _schemas(collections), names)
         for table in tables:
-            oid = _oid(connection, quoted(_TEMPORARY, table.name))
-            assert oid is not None
-            declared |= facts.of_relation(
-                connection,
-                oid,
-                _name(table),
-                _printed_schema(table, visible),
-                _schemas(collections),
-                {
-                    each.name: _printed_schema(each, visible) + quoted(each.name)
-                    for each in (*others, *tables)
-                },
-            )
-            persistence = Fact(
-                "persistence",
-                _name(table),
-                "",
-                {"value": "logged"},
-                (f"ALTER TABLE {_name(table)} SET LOGGED",),
-            )
+            logged = (f"ALTER TABLE {_name(table)} SET LOGGED",)
+            persistence = Fact("persistence", _name(table), "", {"value": "logged"}, logged)
             declared[persistence.key] = persistence
     finally:
         connection.execution_options(schema_translate_map={})

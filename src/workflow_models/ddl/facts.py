@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause
 
-from .relation import GRANTS, RELATION
+from .relation import GRANTS, RELATIONS
 from .schema import FUNCTIONS, SCHEMA, SETTINGS
 
 # What no statement alters; for the other kinds that can be altered, everything can.
@@ -79,35 +79,43 @@ COLUMN_KINDS = (
 )
 
 
-def of_relation(
-    connection: Connection,
-    oid: int,
-    relation: str,
-    schema: str,
-    schemas: Sequence[str],
-    names: Mapping[str, str],
-) -> Facts:
-    """Read the facts of a table, or of a clone of it.
+@dataclass(frozen=True)
+class Target:
+    """A table, or a clone of it, that is read.
 
     :param relation: the table's name, as the statements shall say it.
     :param schema: the table's with its dot, where PostgreSQL prints it.
+    """
+
+    oid: int
+    relation: str
+    schema: str = ""
+
+
+def of_relations(
+    connection: Connection, targets: Iterable[Target], schemas: Sequence[str], names: Mapping[str, str]
+) -> Facts:
+    """Read the facts of tables, or of clones of them.
+
     :param schemas: those whose functions are declared; triggers that call others are foreign.
     :param names: as what PostgreSQL prints the tables that have clones.
     """
-    parameters = {
-        "oid": oid,
-        "relation": relation,
-        "schema": schema,
-        "schemas": list(schemas),
-        "names": json.dumps(dict(names)),
-    }
-    return _facts(relation, connection.execute(RELATION, parameters))
+    return _of_targets(
+        connection, RELATIONS, targets, {"schemas": list(schemas), "names": json.dumps(dict(names))}
+    )
 
 
-def of_privileges(connection: Connection, oid: int, relation: str) -> Facts:
-    """Read the privileges that others have on a table that is not compared otherwise."""
-    parameters = {"oid": oid, "relation": relation, "schema": ""}
-    return _facts(relation, connection.execute(GRANTS, parameters))
+def of_privileges(connection: Connection, targets: Iterable[Target]) -> Facts:
+    """Read the privileges that others have on tables that are not compared otherwise."""
+    return _of_targets(connection, GRANTS, targets, {})
+
+
+def _of_targets(
+    connection: Connection, query: TextClause, targets: Iterable[Target], parameters: Mapping[str, Any]
+) -> Facts:
+    of = json.dumps([vars(target) for target in targets])
+    rows = connection.execute(query, {"targets": of, **parameters})
+    return {fact.key: fact for on, *row in rows for fact in _each(on, [row])}
 
 
 def of_functions(connection: Connection, oid: int, schema: str) -> Facts:
