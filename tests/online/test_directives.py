@@ -479,6 +479,31 @@ def test_a_column_of_another_type_is_an_error_that_names_it(library: Database, o
         ensure_table(op, "books", "simple")
 
 
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda op, columns: op.ensure_table("shelves", columns, comment="", comments={}),
+        lambda op, columns: op.ensure_columns("loans", columns, comments={}),
+    ],
+    ids=["ensure_table", "ensure_columns"],
+)
+def test_a_key_in_a_column_list_is_refused(
+    library: Database, op: Any, declare: Callable[[Any, str], None]
+) -> None:
+    before = catalog(library)
+
+    with pytest.raises(MigrationError, match=r"declare the key with op\.create_foreign_key_not_valid"):
+        declare(op, "book_id integer references books (id)")
+
+    assert catalog(library) == before
+
+
+def test_a_column_may_be_named_like_a_key(library: Database, op: Any) -> None:
+    op.ensure_columns("loans", """ "references" text DEFAULT 'references' """, comments={})
+
+    assert one(library, 'SELECT DISTINCT "references" FROM library.loans') == "references"
+
+
 def test_columns_that_are_not_declared_stay(library: Database, op: Any) -> None:
     library.execute(
         "ALTER TABLE library.books ADD COLUMN isbn_of_theirs text NOT NULL DEFAULT 'x';"
@@ -513,7 +538,15 @@ def test_a_policy_says_what_was_asked(library: Database, op: Any) -> None:
     ]
 
 
-ODD_NAMES = ['it\'s "theirs"', "100% of readers", "%s %(name)s %%", "Readers, e.g. Ann", "a:b", "$1 $$"]
+ODD_NAMES = [
+    'it\'s "theirs"',
+    "100% of readers",
+    "%s %(name)s %%",
+    "Readers, e.g. Ann",
+    "a:b",
+    "$1 $$",
+    "$step$ $step_$",
+]
 
 
 def policies(library: Database) -> list[tuple[str, str]]:
@@ -848,7 +881,7 @@ def test_an_index_is_dropped_where_it_is(library: Database, op: Any, times: int)
     for _ in range(times):
         op.drop_index_concurrently("Order by")
 
-    assert library.execute("SELECT FROM pg_class WHERE relname = 'Order by'") == []
+    assert library.execute("SELECT 1 FROM pg_class WHERE relname = 'Order by'") == []
 
 
 # Plain statements.

@@ -222,6 +222,29 @@ def test_a_revision_that_went_well_gives_the_next_one_all_its_tries(library: Dat
     assert revisions(library) == ["lib2"]
 
 
+def test_a_concurrent_build_that_ended_in_a_deadlock_is_built_again_from_the_start(
+    library: Database, chain: Chains
+) -> None:
+    one = chain('def upgrade(): op.create_index_concurrently("books_title_idx", "books", ["title"])')
+    with library.connect(library.superuser, autocommit=False) as writer:
+        writer.execute("SET deadlock_timeout = '1min'")  # it is the migrator that sees the deadlock
+        writer.execute("LOCK TABLE library.books IN ROW EXCLUSIVE MODE")
+        migrator = Migrator(library, lambda: one.upgrade(library))
+        migrator.until_blocked_by(writer)
+        writer.execute("LOCK TABLE library.books IN SHARE UPDATE EXCLUSIVE MODE")
+        writer.rollback()
+        migrator.result()
+
+    # What the deadlock left behind was INVALID, and had this name.
+    assert library.execute(
+        "SELECT indexrelid::regclass::text, indisvalid FROM pg_index "
+        "WHERE indrelid = 'library.books'::regclass AND NOT indisprimary"
+    ) == [("library.books_title_idx", True)]
+    assert library.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [
+        (1,)
+    ]
+
+
 # What is tried again, and what is not.
 
 RAISING = (

@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 
 from tests.catalog import snapshot
-from tests.command import alembic, ended, start
+from tests.command import alembic
 from tests.databases import Database
 from tests.online.library import Chain, Migrator, plain, revisions
 from workflow_models import migrations
@@ -165,16 +165,6 @@ def test_a_migrator_that_is_ended_by_the_server_says_so(library: Database, chain
 # Several migrators.
 
 
-def test_of_four_migrators_one_works_and_the_others_find_nothing_to_do(empty: Database) -> None:
-    started = [start("-m", "alembic", "upgrade", "head", env={"DATABASE_URL": empty.url()}) for _ in range(4)]
-
-    ran = [ended(process) for process in started]
-
-    assert [(each.status, each.stdout) for each in ran] == [(0, "")] * 4
-    assert sorted("+ wf0001" in each.stderr for each in ran) == [False, False, False, True]
-    assert sum(f"nothing to do: the database is at {HEAD}\n" in each.stderr for each in ran) == 3
-
-
 def test_a_migrator_that_waits_longer_than_it_may_names_the_one_at_work(upgraded: Database) -> None:
     with another_migrator(upgraded, "workflow_private.alembic_version") as pid:
         ran = alembic("-x", "migrator-wait-s=1", "upgrade", "head", DATABASE_URL=upgraded.url())
@@ -255,6 +245,21 @@ def test_an_inherited_timeout_ends_no_downgrade(hurried: Database, chain: Chains
     assert revisions_of(hurried) == [("lib1",)]
 
 
+def test_an_inherited_timeout_ends_no_concurrent_build(hurried: Database, chain: Chains) -> None:
+    one = chain('def upgrade(): op.create_index_concurrently("books_title_idx", "books", ["title"])')
+    with hurried.connect(hurried.superuser, autocommit=False) as writer:
+        writer.execute("LOCK TABLE library.books IN ROW EXCLUSIVE MODE")
+        migrator = Migrator(hurried, lambda: one.upgrade(hurried))
+        migrator.until_blocked_by(writer)
+        writer.rollback()
+        migrator.result()
+
+    assert hurried.execute(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = 'library.books_title_idx'::regclass",
+        user=hurried.superuser,
+    ) == [(True,)]
+
+
 def test_an_inherited_timeout_ends_no_wait_for_another_migrator(hurried: Database, chain: Chains) -> None:
     engine = hurried.engine(hurried.superuser)
     with (
@@ -290,6 +295,11 @@ def test_a_longer_lock_timeout_stays_below_the_servers_deadlock_timeout(
         "SELECT setting FROM library.noted ORDER BY name"
     )
     assert 0 < lock_timeout < deadlock_timeout
+
+
+def test_giving_up_tells_the_lock_timeout_that_was_used(library: Database, chain: Chains) -> None:
+    with holding(library, "library.books"), pytest.raises(MigrationError, match="1 tries of 800 ms; "):
+        chain(BODIES[2]).upgrade(library, lock_timeout_ms="5000", lock_tries="1")
 
 
 # Called from Python.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import TypeAlias
 
+import psycopg
 import pytest
 
 from tests.catalog import misplaced_logs, rows, rows_like, snapshot
@@ -55,6 +56,16 @@ def test_a_script_gives_the_same_schema_as_the_online_way(
     run(script.stdout, database)
 
     assert schema(database) == schema(upgraded)
+
+
+def test_a_script_waits_for_a_lock_no_longer_than_it_was_told(clone: Clone) -> None:
+    database = clone("adopted")
+    written = alembic("-x", "lock-timeout-ms=50", "upgrade", "head", "--sql")
+
+    with database.connect(autocommit=False) as reader:
+        reader.execute("TABLE workflow_execution_logs LIMIT 1")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            run(written.stdout, database)
 
 
 def test_a_script_says_in_the_database_where_it_ended(empty: Database, script: Ran) -> None:

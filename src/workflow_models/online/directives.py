@@ -6,8 +6,10 @@ own: whatever the revision did before it is committed.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,9 +20,10 @@ from sqlalchemy.exc import DBAPIError
 
 from . import statements
 from .errors import MigrationError
-from .locks import Patience
+from .locks import Patience, Watch
 from .options import Options
-from .progress import Progress
+from .progress import IndexBuild, Observed, Progress, Unmeasured
+from .session import settled, transaction, without_lock_timeout
 
 if TYPE_CHECKING:  # Alembic loads this module while that is being imported
     from alembic.runtime.migration import MigrationContext
@@ -29,23 +32,31 @@ log = getLogger(__name__)
 
 Result = TypeVar("Result")
 
+FILLED_ELSEWHERE = "online_filled_elsewhere"
+"""Attribute of Alembic's Config, for scripts whose statements cannot commit: in place of a backfill stands
+what raises an error where that would change a row, with this text as its detail."""
+
 _FIRST_BATCH_ROWS, _LARGEST_BATCH_ROWS, _BATCH_SECONDS = 2_000, 10_000, 0.25
 _SCRIPT_WINDOW_ROWS = 80_000
+# Smaller where the first row that is not right ends it, and all that was changed is undone.
+_REFUSAL_WINDOW_ROWS = 1_000
 
 
 class Step(MigrateOperation):
     """Statements of which each is a transaction, tried again while others hold its locks."""
 
-    def __init__(self, *sql: str, waits: bool = False) -> None:
+    def __init__(self, *sql: str, waits: bool = False, validates: str | None = None) -> None:
         self.sql = sql
         self.waits = waits
+        self.validates = validates
 
     def run(self, context: MigrationContext) -> None:
         """Run, or write, the statements."""
-        with context.autocommit_block():
+        told = _told(context, Unmeasured(f"validating {self.validates}")) if self.validates else nullcontext()
+        with context.autocommit_block(), told:
             for sql in self.sql:
                 if context.as_sql:
-                    context.impl.static_output(f"{sql};\n")
+                    _write(context, sql, waits=self.waits)
                 else:
                     _run(context, sql, waits=self.waits)
 
@@ -72,14 +83,20 @@ class Step(MigrateOperation):
         """Create a table, or bring the declared columns of an existing one to what is declared.
 
         :param columns: the column list of CREATE TABLE; its constraints are only for a new table.
+        :raises MigrationError: on REFERENCES in the column list.
         """
+        _refuse_references(name, columns)
         operations.invoke(cls(statements.table(name, columns, comments, comment)))
 
     @classmethod
     def ensure_columns(
         cls, operations: Operations, table: str, columns: str, *, comments: Mapping[str, str]
     ) -> None:
-        """Add the columns that a table lacks, and bring the others to what is declared."""
+        """Add the columns that a table lacks, and bring the others to what is declared.
+
+        :raises MigrationError: on REFERENCES in the column list.
+        """
+        _refuse_references(table, columns)
         operations.invoke(cls(statements.columns(table, columns, comments)))
 
     @classmethod
@@ -147,14 +164,16 @@ class Step(MigrateOperation):
     @classmethod
     def validate_constraint(cls, operations: Operations, constraint_name: str, table: str) -> None:
         """Validate a constraint that is there and NOT VALID. Writers go on meanwhile."""
-        operations.invoke(cls(statements.validate(constraint_name, table), waits=True))
+        sql = statements.validate(constraint_name, table)
+        operations.invoke(cls(sql, waits=True, validates=constraint_name))
 
     @classmethod
     def create_check_where_rows_allow(
         cls, operations: Operations, constraint_name: str, table: str, column: str, condition: str
     ) -> None:
         """Add a CHECK on a column and validate it; where rows do not satisfy it, say so and leave it out."""
-        operations.invoke(cls(*statements.check_where_rows_allow(constraint_name, table, column, condition)))
+        sql = statements.check_where_rows_allow(constraint_name, table, column, condition)
+        operations.invoke(cls(*sql, validates=constraint_name))
 
     @classmethod
     def set_privileges(
@@ -203,37 +222,44 @@ class ConcurrentIndex(MigrateOperation):
 
     def run(self, context: MigrationContext) -> None:
         """Build the index where it is not there as wanted."""
-        on_clone = self._sql(on_clone=True)
         with context.autocommit_block():
             if context.as_sql:
-                context.impl.static_output(
-                    f"{statements.drop_different_index(self.name, self.table, on_clone)};\n"
-                )
-                context.impl.static_output(f"{self._sql()};\n")
+                on_clone = self._sql(on_clone=True)
+                _write(context, statements.drop_different_index(self.name, self.table, on_clone))
+                _write(context, self._sql(), waits=True)
                 return
-            connection = context.connection
-            assert connection is not None
-            found = self._found(connection)
-            if found is not None:
-                if found.valid and found.facts == self._wanted(connection, on_clone):
-                    return
-                if found.constraint_name:
-                    _run(
-                        context,
-                        f"ALTER TABLE {statements.relation(self.table)} "
-                        f"DROP CONSTRAINT {statements.identifier(found.constraint_name)}",
-                    )
-                else:
-                    _run(
-                        context,
-                        f"DROP INDEX CONCURRENTLY {statements.beside(self.table, self.name)}",
-                        waits=True,
-                    )
-            _run(context, self._sql(), waits=True)
+            _retried(context, partial(self._ensure, context))
 
-    def _sql(self, *, on_clone: bool = False) -> str:
+    def _ensure(self, context: MigrationContext) -> None:
+        """Go through all of it: a build that failed has left an INVALID index."""
+        connection = context.connection
+        assert connection is not None
+        with transaction(connection):
+            found = self._found(connection)
+            if found is not None and found.valid and found.facts == self._wanted(connection):
+                return
+            # With its schema: no search_path of ours holds for a concurrent statement behind a pooler.
+            table = _qualified(connection, self.table)
+        if found is not None and found.constraint_name:
+            _run(
+                context,
+                f"ALTER TABLE {statements.relation(self.table)} "
+                f"DROP CONSTRAINT {statements.identifier(found.constraint_name)}",
+            )
+        with without_lock_timeout(connection):
+            if found is not None and not found.constraint_name:
+                _drop_concurrently(context, connection, statements.beside(table, self.name))
+            with _told(context, IndexBuild(self.name, table)):
+                _execute(connection, self._sql(table))
+
+    def _sql(self, table: str | None = None, *, on_clone: bool = False) -> str:
         return statements.index(
-            self.name, self.table, self.columns, unique=self.unique, where=self.where, on_clone=on_clone
+            self.name,
+            table or self.table,
+            self.columns,
+            unique=self.unique,
+            where=self.where,
+            on_clone=on_clone,
         )
 
     def _found(self, connection: Connection) -> Any:
@@ -260,25 +286,51 @@ class ConcurrentIndex(MigrateOperation):
             )
         return found
 
-    def _wanted(self, connection: Connection, on_clone: str) -> str | None:
+    def _wanted(self, connection: Connection) -> str:
         clone = statements.clone(self.table)
         _execute(connection, f"CREATE TEMPORARY TABLE {clone} (LIKE {statements.relation(self.table)})")
-        try:
-            _execute(connection, on_clone)
-            oid = f"to_regclass({statements.literal(clone)})"
-            return str(connection.scalar(text(statements.index_facts(self.name, oid))))
-        finally:
-            _execute(connection, f"DROP TABLE {clone}")
+        _execute(connection, self._sql(on_clone=True))
+        oid = f"to_regclass({statements.literal(clone)})"
+        wanted = str(connection.scalar(text(statements.index_facts(self.name, oid))))
+        _execute(connection, f"DROP TABLE {clone}")
+        return wanted
 
 
-class DropConcurrentIndex(Step):
+class DropConcurrentIndex(MigrateOperation):
     """An index, dropped while writers go on."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     @classmethod
     def drop_index_concurrently(cls, operations: Operations, index_name: str) -> None:
         """Drop an index where it exists."""
-        sql = f"DROP INDEX CONCURRENTLY IF EXISTS {statements.relation(index_name)}"
-        operations.invoke(cls(sql, waits=True))
+        operations.invoke(cls(index_name))
+
+    def run(self, context: MigrationContext) -> None:
+        """Drop the index where it is there."""
+        with context.autocommit_block():
+            if context.as_sql:
+                _write(context, _DROP_CONCURRENTLY + statements.relation(self.name), waits=True)
+            else:
+                _retried(context, partial(self._drop, context))
+
+    def _drop(self, context: MigrationContext) -> None:
+        connection = context.connection
+        assert connection is not None
+        with settled(connection):
+            name = _qualified(connection, self.name)
+        if name is not None:
+            with without_lock_timeout(connection):
+                _drop_concurrently(context, connection, statements.relation(name))
+
+
+_DROP_CONCURRENTLY = "DROP INDEX CONCURRENTLY IF EXISTS "
+
+
+def _drop_concurrently(context: MigrationContext, connection: Connection, index: str) -> None:
+    with _told(context, Unmeasured(f"dropping {index}")):
+        _execute(connection, _DROP_CONCURRENTLY + index)
 
 
 class Backfill(MigrateOperation):
@@ -311,22 +363,35 @@ class Backfill(MigrateOperation):
         """Go over the table once, up to the largest key that it had at the start."""
         with context.autocommit_block():
             if context.as_sql:
-                script = statements.backfill_script(
-                    self.table, self.key, self.statement, _SCRIPT_WINDOW_ROWS, self.passes
-                )
-                context.impl.static_output(f"{script};\n")
+                self._write(context)
             else:
                 self._fill(context)
+
+    def _write(self, context: MigrationContext) -> None:
+        elsewhere = context.config and context.config.attributes.get(FILLED_ELSEWHERE)
+        if elsewhere:
+            _write(
+                context,
+                statements.refuse_unfilled(
+                    self.table, self.key, self.statement, _REFUSAL_WINDOW_ROWS, elsewhere
+                ),
+            )
+            return
+        script = statements.backfill_script(
+            self.table, self.key, self.statement, _SCRIPT_WINDOW_ROWS, self.passes
+        )
+        _write(context, script, waits=True)
 
     def _fill(self, context: MigrationContext) -> None:
         connection = context.connection
         assert connection is not None
         table, key = statements.relation(self.table), statements.identifier(self.key)
-        first = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} LIMIT 1"))
-        end = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} DESC LIMIT 1"))
-        estimate = connection.scalar(
-            text("SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)"), {"name": table}
-        )
+        with settled(connection):
+            first = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} LIMIT 1"))
+            end = connection.scalar(text(f"SELECT {key} FROM {table} ORDER BY {key} DESC LIMIT 1"))
+            estimate = connection.scalar(
+                text("SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)"), {"name": table}
+            )
         window = text(
             "SELECT max(position), (array_agg(bound ORDER BY position DESC))[1] FROM ("
             f"SELECT {key} AS bound, row_number() OVER (ORDER BY {key}) AS position FROM {table} "
@@ -338,7 +403,8 @@ class Backfill(MigrateOperation):
         rows, changed = _FIRST_BATCH_ROWS * self.passes, 0
         with Progress(f"filling {self.table}", estimate or 0) as progress:
             while first is not None:
-                count, last = connection.execute(window, {"first": first, "rows": rows}).one()
+                with settled(connection):
+                    count, last = connection.execute(window, {"first": first, "rows": rows}).one()
                 if last is None:  # the rest was deleted meanwhile
                     break
                 started = time.monotonic()
@@ -346,7 +412,8 @@ class Backfill(MigrateOperation):
                 changed += changed_here
                 rows = _adapted(rows, (time.monotonic() - started) / statements_run, self.passes)
                 progress.advance(count)
-                first = connection.scalar(following, {"last": last, "end": end})
+                with settled(connection):
+                    first = connection.scalar(following, {"last": last, "end": end})
         if changed:
             log.info("  %s: %d rows filled", self.table, changed)
 
@@ -366,7 +433,12 @@ class Backfill(MigrateOperation):
 
     def _run(self, context: MigrationContext, connection: Connection, bounds: dict[str, Any]) -> int:
         names = {name: value for name, value in bounds.items() if f":{name}" in self.statement}
-        return _retried(context, partial(connection.execute, text(self.statement), names)).rowcount
+
+        def execute() -> int:
+            with settled(connection):
+                return connection.execute(text(self.statement), names).rowcount
+
+        return _retried(context, execute)
 
 
 def _adapted(rows: int, seconds: float, passes: int) -> int:
@@ -375,20 +447,57 @@ def _adapted(rows: int, seconds: float, passes: int) -> int:
     return max(100, min(_LARGEST_BATCH_ROWS * passes, int(rows * factor)))
 
 
+def _refuse_references(table: str, columns: str) -> None:
+    """Neither can the temporary clone have such a key, nor would an existing table get it."""
+    if re.search(r"\bREFERENCES\b", re.sub(r"""'[^']*'|"[^"]*\"""", "", columns), re.IGNORECASE):
+        raise MigrationError(
+            f"the columns of {table} cannot be declared with REFERENCES.",
+            happened="a foreign key stands in the column list, where a table that exists would not get it.",
+            unchanged="the table.",
+            next_step="declare the key with op.create_foreign_key_not_valid and op.validate_constraint.",
+        )
+
+
+def _write(context: MigrationContext, sql: str, *, waits: bool = False) -> None:
+    """Write a statement into a script, without lock_timeout where it may wait as `_run` lets it."""
+    timeout_ms = context.opts.get("online_script_lock_timeout_ms")
+    lifted = waits and timeout_ms is not None
+    if lifted:
+        context.impl.static_output("SET lock_timeout = 0;\n")
+    context.impl.static_output(f"{sql};\n")
+    if lifted:
+        context.impl.static_output(f"SET lock_timeout = {timeout_ms};\n")
+
+
 def _run(context: MigrationContext, sql: str, *, waits: bool = False) -> None:
     """Run a statement; where it may wait, lock_timeout is off, since nobody queues behind it for long."""
     connection = context.connection
     assert connection is not None
-    if not waits:
-        _retried(context, partial(_execute, connection, sql))
-        return
-    before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
-    connection.exec_driver_sql("SET lock_timeout = 0")
-    try:
-        _retried(context, partial(_execute, connection, sql))
-    finally:
-        if not connection.invalidated:
-            connection.exec_driver_sql(f"SET lock_timeout = '{before}'")
+
+    def execute() -> None:
+        with settled(connection, waits=waits):
+            _execute(connection, sql)
+
+    _retried(context, execute)
+
+
+@contextmanager
+def _told(context: MigrationContext, step: Observed) -> Iterator[None]:
+    """Have whoever watches the run tell how far a long statement is."""
+    watch: Watch | None = context.opts.get("online_watch")
+    with watch.telling(step) if watch else nullcontext():
+        yield
+
+
+def _qualified(connection: Connection, name: str) -> Any:
+    """Give a relation's name, with its schema before a dot and unquoted; None where there is none."""
+    return connection.scalar(
+        text(
+            "SELECT n.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS n "
+            "ON n.oid = c.relnamespace WHERE c.oid = to_regclass(:name)"
+        ),
+        {"name": statements.relation(name)},
+    )
 
 
 def _execute(connection: Connection, sql: str) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from logging import getLogger
 
 from sqlalchemy import Connection, Engine, text
@@ -13,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .errors import MigrationError
 from .options import Options
+from .progress import Observed
 
 log = getLogger(__name__)
 
@@ -62,17 +64,20 @@ class Patience:
 
 
 @dataclass
-class BlockerWatch:
-    """Asks from a connection of its own who blocks the migrator: the server tells only while one waits."""
+class Watch:
+    """Asks from a connection of its own what the migrator cannot say while it waits: for whom, and how far
+    a long statement is."""
 
     engine: Engine
     interval_s: float = 0.1
     last_seen: str | None = None
-    _pid: int | None = None
+    _pid: Callable[[], int | None] | None = None
+    _step: Observed | None = None
+    _telling: threading.Lock = field(default_factory=threading.Lock)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
-    def watch(self, pid: int) -> None:
-        """Watch the backend with this process id from now on."""
+    def watch(self, pid: Callable[[], int | None]) -> None:
+        """Watch the backend with this process id from now on; behind a pooler it changes."""
         self._pid = pid
 
     def seen(self) -> str | None:
@@ -80,9 +85,20 @@ class BlockerWatch:
         return self.last_seen
 
     @contextmanager
-    def running(self) -> Iterator["BlockerWatch"]:
+    def telling(self, step: Observed) -> Iterator[None]:
+        """Tell how far the step is while the block runs it."""
+        with step.progress:
+            self._step = step
+            try:
+                yield
+            finally:
+                with self._telling:
+                    self._step = None
+
+    @contextmanager
+    def running(self) -> Iterator["Watch"]:
         """Watch while the block runs."""
-        thread = threading.Thread(target=self._ask, name="migration-blocker-watch", daemon=True)
+        thread = threading.Thread(target=self._ask, name="migration-watch", daemon=True)
         thread.start()
         try:
             yield self
@@ -94,10 +110,23 @@ class BlockerWatch:
         try:
             with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 while not self._stopped.wait(self.interval_s):
-                    if self._pid is not None:
-                        self.last_seen = connection.scalar(_BLOCKERS, {"pid": self._pid}) or self.last_seen
-        except DBAPIError as error:  # it only serves the message; the migration goes on without it
-            log.debug("cannot watch for blockers: %s", error.orig)
+                    step = self._step
+                    if step is None:
+                        self._blockers(connection, None)
+                        continue
+                    reached = step.ask(connection, partial(self._blockers, connection))
+                    with self._telling:
+                        if step is self._step:
+                            step.progress.reached(reached)
+        except DBAPIError as error:  # it only serves messages; the migration goes on without it
+            log.debug("cannot watch the migrator: %s", error.orig)
+
+    def _blockers(self, connection: Connection, pid: int | None) -> str | None:
+        if pid is None and self._pid is not None:
+            pid = self._pid()
+        blockers: str | None = connection.scalar(_BLOCKERS, {"pid": pid})
+        self.last_seen = blockers or self.last_seen
+        return blockers
 
 
 # Age and state of others are NULL for a role without pg_read_all_stats.

@@ -5,7 +5,6 @@ has a connection of its own; lock failures are tried again with what is left of 
 """
 
 import io
-import json
 import re
 import sys
 import time
@@ -19,14 +18,15 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Dialect, Engine, MetaData, NullPool, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, MetaData, event, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from . import statements
 from .errors import MigrationError, RunInterruptedError
-from .locks import BlockerWatch, LocksNotAcquiredError, Patience, only_migrator, sqlstate
+from .locks import LocksNotAcquiredError, Patience, Watch, only_migrator, sqlstate
 from .options import Options, read_options
 from .plan import created, downgrade_checks, lacking_privileges, refuse_downgrade, refuse_upgrade
+from .session import SETTINGS, backend_pid, behind_pooler, create_session_engine
 
 log = getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _of_alembic(error: CommandError) -> MigrationError:
 
 
 def _write_script(target: Target, options: Options) -> None:
-    script = io.StringIO()
+    script = Statements()
     context.configure(
         dialect_name="postgresql",
         dialect_opts={"paramstyle": "named"},  # else each % is doubled
@@ -98,6 +98,7 @@ def _write_script(target: Target, options: Options) -> None:
         version_table_schema=target.version_table_schema,
         transaction_per_migration=True,
         output_buffer=script,
+        online_script_lock_timeout_ms=options.lock_timeout_ms,
         **target.configure,
     )
     migration_context = context.get_context()
@@ -110,7 +111,8 @@ def _write_script(target: Target, options: Options) -> None:
         # by a client that goes on after an error.
         "SET default_transaction_read_only = on",
         statements.only_at(version_table, _names(heads)),
-        *(f"SET {name} = {value}" for name, value in _SESSION_SETTINGS.items()),
+        f"SET lock_timeout = {options.lock_timeout_ms}",
+        *(f"SET {name} = {value}" for name, value in SETTINGS.items()),
         f"SET search_path = {target.search_path}",
         *downgrade_checks(
             [step.revision for step in plan if isinstance(step, RevisionStep) and not step.is_upgrade],
@@ -123,46 +125,23 @@ def _write_script(target: Target, options: Options) -> None:
     with context.begin_transaction():
         context.run_migrations()
     context.config.output_buffer = context.config.output_buffer or sys.stdout
-    # Alembic takes the version table for new wherever a script starts at base.
-    context.config.output_buffer.write(
-        script.getvalue().replace(
-            f"CREATE TABLE {version_table}", f"CREATE TABLE IF NOT EXISTS {version_table}"
+    for statement in script.written:
+        # Alembic takes the version table for new wherever a script starts at base.
+        context.config.output_buffer.write(
+            statement.replace(f"CREATE TABLE {version_table}", f"CREATE TABLE IF NOT EXISTS {version_table}")
         )
-    )
 
 
-# Settings of role, database or pooler never decide. row_security = off turns rows that a policy would
-# hide from the migrator into an error.
-_SESSION_SETTINGS = {
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "row_security": "off",
-}
-# Not on every server version. Without client_connection_check_interval the backend of a killed migrator
-# works on after its lock is free.
-_OPTIONAL_SETTINGS = {
-    "transaction_timeout": "0",
-    "idle_session_timeout": "0",
-    "client_connection_check_interval": "1000",
-}
+class Statements(io.StringIO):
+    """What Alembic writes, statement by statement, until it is known that there was no error."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
 
-# lock_timeout stays below deadlock_timeout: else a client, and not we, would be ended for a deadlock.
-_SET_SESSION = """
-    SELECT set_config(
-        name,
-        CASE name
-            WHEN 'lock_timeout' THEN least(
-                (%(settings)s::jsonb ->> name)::integer,
-                (SELECT setting::integer * 4 / 5 FROM pg_settings WHERE name = 'deadlock_timeout')
-            )::text
-            ELSE %(settings)s::jsonb ->> name
-        END,
-        false
-    )
-    FROM pg_settings
-    WHERE name IN (SELECT jsonb_object_keys(%(settings)s::jsonb))
-"""
+    def write(self, text: str) -> int:
+        self.written.append(text)
+        return len(text)
 
 
 class _Run:
@@ -170,22 +149,17 @@ class _Run:
         assert target.url is not None
         self.target = target
         self.options = options
-        self.engine = create_engine(
-            target.url,
-            poolclass=NullPool,
-            connect_args={
-                "connect_timeout": 10,
-                # Behind a transaction pooler a prepared statement belongs to somebody else's session.
-                "prepare_threshold": None,
-                "application_name": "alembic",
-            },
-        )
-        event.listen(self.engine, "do_connect", _connect_without_timeout)
-        event.listen(self.engine, "connect", self._set_session)
+        self.engine = create_session_engine(target.url, options, target.search_path)
+        event.listen(self.engine, "connect", _show_notices)
 
     def execute(self) -> None:
         self.again = "run the same command again."
         with _connect(self.engine) as probe, self._translated(probe):
+            self.pooled = behind_pooler(probe)
+            # Perhaps less than was asked for.
+            self.lock_timeout_ms = probe.scalar(
+                text("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'")
+            )
             self._configure(probe, dont_mutate=True)
             command = dict(context.get_context().opts)
             if "destination_rev" not in command:
@@ -231,12 +205,17 @@ class _Run:
             ours=created(context.script.walk_revisions(), self.target.declared),
             allow_data_loss=self.options.allow_data_loss,
         )
+        if self.pooled:
+            log.warning(
+                "warning: this goes through a pooler, whose own timeouts hold for concurrent index builds; "
+                "migrate through a direct connection where there is one."
+            )
         if steps and steps[0].is_upgrade:
             state = probe.scalar(text(self.target.state)) if self.target.state and not heads else at
             log.info("from: %s", state)
             self._warn(probe)
         probe.rollback()
-        with BlockerWatch(self.engine).running() as watch:
+        with Watch(self.engine).running() as watch:
             patience = Patience(self.options, watch.seen)
             while plan:
                 with _connect(self.engine) as connection:
@@ -244,9 +223,9 @@ class _Run:
                         f"CREATE SCHEMA IF NOT EXISTS {self.target.version_table_schema}"
                     )
                     connection.commit()
-                    watch.watch(connection.connection.driver_connection.info.backend_pid)  # type: ignore[union-attr]
+                    watch.watch(backend_pid(connection))
                     try:
-                        self._apply(connection, plan, patience)
+                        self._apply(connection, plan, patience, watch)
                         plan = []
                     except DBAPIError as error:
                         connection.rollback()
@@ -256,7 +235,7 @@ class _Run:
                         plan = left
                         patience.failed(error)
 
-    def _apply(self, connection: Connection, plan: list[Any], patience: Patience) -> None:
+    def _apply(self, connection: Connection, plan: list[Any], patience: Patience, watch: Watch) -> None:
         started = time.monotonic()
 
         def tell(*, step: Any, **_: Any) -> None:
@@ -271,6 +250,7 @@ class _Run:
             dont_mutate=False,
             on_version_apply=tell,
             online_patience=patience,
+            online_watch=watch,
         )
         with context.begin_transaction():
             context.run_migrations()
@@ -284,19 +264,6 @@ class _Run:
             transaction_per_migration=True,
             **{**self.target.configure, **arguments},
         )
-
-    def _set_session(self, dbapi_connection: Any, _record: Any) -> None:
-        """Set up a new connection, before SQLAlchemy asks its first question on it."""
-        settings = {
-            **_SESSION_SETTINGS,
-            **_OPTIONAL_SETTINGS,
-            "lock_timeout": str(self.options.lock_timeout_ms),
-            "search_path": self.target.search_path,
-        }
-        with dbapi_connection.cursor() as cursor:
-            cursor.execute(_SET_SESSION, {"settings": json.dumps(settings)})
-        dbapi_connection.commit()
-        dbapi_connection.add_notice_handler(_show_notice)
 
     def _warn(self, connection: Connection) -> None:
         """Tell what is amiss, also what has become so since the revisions were applied; refuse nothing."""
@@ -339,7 +306,7 @@ class _Run:
             at = self._boundary(probe)
             raise MigrationError(
                 "the locks for the next step could not be had.",
-                happened=f"{error.tries} tries of {self.options.lock_timeout_ms} ms; "
+                happened=f"{error.tries} tries of {self.lock_timeout_ms} ms; "
                 f"{error.blocker or 'who held the lock was gone before it could be seen'}.",
                 unchanged=f"{at}; what the next revision had built stays and is used next time.",
                 next_step=f"end that transaction, then {self.again}",
@@ -364,8 +331,14 @@ class _Run:
                 happened=_message(cause),
                 unchanged=f"{self._boundary(probe)}; what the next revision had built stays "
                 "and is used next time.",
-                next_step=f"mend that, then {self.again}",
+                next_step=f"{self._remedy(cause)}, then {self.again}",
             ) from failure
+
+    def _remedy(self, cause: DBAPIError) -> str:
+        # A statement outside of a transaction has the role's own statement_timeout there.
+        if self.pooled and sqlstate(cause) == "57014":
+            return "connect to the server itself and not to the pooler, where no timeout can be set for this"
+        return "mend that"
 
     def _boundary(self, probe: Connection) -> str:
         try:
@@ -396,19 +369,6 @@ def _left(plan: list[Any], heads: Iterable[str], migration_context: MigrationCon
     ]
 
 
-def _connect_without_timeout(
-    dialect: Dialect, _record: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]
-) -> Any:
-    """Connect so that an inherited statement_timeout cannot end the statement that sets it."""
-    options = f"{parameters.get('options', '')} -c statement_timeout=0".strip()
-    try:
-        return dialect.connect(*arguments, **{**parameters, "options": options})
-    except dialect.loaded_dbapi.OperationalError as error:
-        if "unsupported startup parameter" not in str(error):
-            raise
-        return None  # a pooler takes no options; SQLAlchemy connects without
-
-
 @contextmanager
 def _connect(engine: Engine) -> Iterator[Connection]:
     try:
@@ -436,6 +396,10 @@ def _message(error: DBAPIError) -> str:
     return "\n".join(
         filter(None, [f"{primary} ({state})" if state else primary, detail, hint and f"hint: {hint}"])
     )
+
+
+def _show_notices(driver_connection: Any, _record: Any) -> None:
+    driver_connection.add_notice_handler(_show_notice)
 
 
 def _show_notice(diagnostics: Any) -> None:

@@ -42,8 +42,12 @@ def regclass(table: str) -> str:
     return f"{literal(relation(table))}::regclass"
 
 
-def only_at(version_table: str, revisions: str) -> str:
-    """Go on only where the version table says what it shall, and there make the session writable."""
+def only_at(version_table: str, revisions: str, *, also_at: str | None = None) -> str:
+    """Go on only where the version table says what it shall, and there make the session writable.
+
+    :param also_at: where what follows was done already, and may be done again.
+    """
+    allowed = literal(revisions) + (f", {literal(also_at)}" if also_at else "")
     return _block(
         f"""
 IF to_regclass({literal(version_table)}) IS NOT NULL THEN
@@ -51,7 +55,7 @@ IF to_regclass({literal(version_table)}) IS NOT NULL THEN
         SELECT coalesce(string_agg(version_num, ', ' ORDER BY version_num), 'base') FROM {version_table}
     $query$ INTO found;
 END IF;
-IF found <> {literal(revisions)} THEN
+IF found NOT IN ({allowed}) THEN
     RAISE EXCEPTION 'this script starts at {revisions}, and the database is at %', found
         USING HINT = format('Write it anew, from %s on.', found);
 END IF;
@@ -471,6 +475,30 @@ def _name_of(kind: str, name: str) -> str:
 
 def backfill_script(table: str, key: str, statement: str, window_rows: int, passes: int) -> str:
     """Write a backfill as one block that commits after each batch; it cannot run in a transaction."""
+    return _over_windows(table, key, statement, window_rows, passes, "COMMIT;")
+
+
+def refuse_unfilled(table: str, key: str, statement: str, window_rows: int, detail: str) -> str:
+    """Raise an error where a backfill would still change a row; what it changed to see that is undone.
+
+    :param detail: said besides; a HINT is not shown by the Supabase CLI.
+    """
+    return _over_windows(
+        table,
+        key,
+        statement,
+        window_rows,
+        1,
+        f"""IF FOUND THEN
+            RAISE EXCEPTION {literal(f"rows of {table.replace('%', '%%')} are not filled yet")}
+                USING DETAIL = {literal(detail)};
+        END IF;""",
+    )
+
+
+def _over_windows(
+    table: str, key: str, statement: str, window_rows: int, passes: int, after_each: str
+) -> str:
     column = f"{relation(table)}.{identifier(key)}%TYPE"
     bounded = statement
     for name in ("first", "last", "passes", "pass"):
@@ -486,7 +514,7 @@ WHILE batch_first <= finish LOOP
     ORDER BY {identifier(key)} DESC LIMIT 1;
     FOR batch_pass IN 0 .. batch_passes - 1 LOOP
         {bounded};
-        COMMIT;
+        {after_each}
     END LOOP;
     SELECT {identifier(key)} INTO batch_first FROM {relation(table)}
     WHERE {identifier(key)} > batch_last ORDER BY {identifier(key)} LIMIT 1;
@@ -527,4 +555,7 @@ END IF;""",
 
 def _block(body: str, *, declare: str = "") -> str:
     declared = f"DECLARE\n    {declare.strip()}\n" if declare else ""
-    return f"DO $step$\n{declared}BEGIN\n{body.strip()}\nEND\n$step$"
+    quote = "$step$"
+    while quote in declared + body:  # it may stand in a name
+        quote = quote.replace("step", "step_")
+    return f"DO {quote}\n{declared}BEGIN\n{body.strip()}\nEND\n{quote}"
