@@ -554,7 +554,7 @@ THERE = {
         "column public.workflow_execution_logs.error_details has type jsonb, not text.",
         (
             "ALTER TABLE public.workflow_execution_logs ALTER COLUMN error_details TYPE text; "
-            "or rename the table if it is another;"
+            "-- or rename the table, if it is another"
         ),
     ),
     "a column of a later revision of another type": (
@@ -576,14 +576,14 @@ THERE = {
         CREATE VIEW workflow_execution_logs AS TABLE logs
         """,
         "public.workflow_execution_logs is not an ordinary table.",
-        "rename it, or move it to another schema: public.workflow_execution_logs;",
+        "ALTER TABLE public.workflow_execution_logs SET SCHEMA another; -- or rename it",
     ),
     "a required column that is missing": (
         "ALTER TABLE profiles DROP COLUMN organization_id CASCADE",
         "public.profiles has no column organization_id of type uuid.",
         (
-            "ALTER TABLE public.profiles ADD COLUMN organization_id uuid; with its values, "
-            "or rename the table if it is another;"
+            "ALTER TABLE public.profiles ADD COLUMN organization_id uuid; "
+            "-- and fill it; or rename the table, if it is another"
         ),
     ),
     "a key of organizations of another type": (
@@ -595,7 +595,23 @@ THERE = {
         ALTER TABLE organizations ALTER COLUMN id DROP DEFAULT, ALTER COLUMN id TYPE text
         """,
         "column public.organizations.id has type text, not uuid.",
-        "ALTER TABLE public.organizations ALTER COLUMN id TYPE uuid; or rename the table if it is another;",
+        "ALTER TABLE public.organizations ALTER COLUMN id TYPE uuid; -- or rename the table, if it is another",
+    ),
+    "a function of ours with other parameters": (
+        """
+        CREATE SCHEMA workflow_private;
+        CREATE FUNCTION workflow_private.matches(a uuid, b text[]) RETURNS boolean LANGUAGE sql AS 'SELECT true'
+        """,
+        "workflow_private.matches(uuid,text[]) has other parameters or another result, and is not ours.",
+        "DROP ROUTINE workflow_private.matches(uuid,text[]);",
+    ),
+    "a procedure under the name of a function of ours": (
+        """
+        CREATE SCHEMA workflow_private;
+        CREATE PROCEDURE workflow_private.identity() LANGUAGE sql AS 'SELECT true'
+        """,
+        "workflow_private.identity() has other parameters or another result, and is not ours.",
+        "DROP ROUTINE workflow_private.identity();",
     ),
 }
 

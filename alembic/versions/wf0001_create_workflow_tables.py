@@ -141,7 +141,7 @@ upgrade_refusals = (
     WHERE current_setting('server_version_num')::integer < 150000
     UNION ALL
     SELECT format('public.%I is not an ordinary table.', relname),
-        format('rename it, or move it to another schema: public.%I;', relname)
+        format('ALTER TABLE public.%I SET SCHEMA another; -- or rename it', relname)
     FROM found
     WHERE relkind <> 'r' AND relname <> 'profiles'
     UNION ALL
@@ -158,18 +158,21 @@ upgrade_refusals = (
     FROM found JOIN pg_attribute AS a ON a.attrelid = found.oid AND a.attname = 'id' AND a.attidentity <> ''
     WHERE found.relname = 'workflow_execution_logs'
     UNION ALL
-    SELECT format('%s returns %s, and is not ours.', p.oid::regprocedure, pg_get_function_result(p.oid)),
-        format('DROP FUNCTION %s;', p.oid::regprocedure)
+    SELECT format('%s has other parameters or another result, and is not ours.', p.oid::regprocedure),
+        format('DROP ROUTINE %s;', p.oid::regprocedure)
     FROM (
         VALUES ('identity', 'text[]'), ('matches', 'boolean'), ('administered_organization', 'uuid'),
-            ('worker_organization', 'uuid'), ('fill_organization', 'trigger'), ('carry_organization', 'trigger')
+            ('worker_organization', 'uuid'), ('worker_organization_exists', 'boolean'),
+            ('fill_organization', 'trigger'), ('carry_organization', 'trigger')
     ) AS ours (name, result)
     JOIN pg_proc AS p ON p.proname = ours.name
     JOIN pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname = 'workflow_private'
-    WHERE pg_get_function_result(p.oid) <> ours.result
+    WHERE pg_get_function_result(p.oid) IS DISTINCT FROM ours.result
+        OR (p.oid = to_regprocedure('workflow_private.matches(uuid, text[])')
+            AND p.proargnames IS DISTINCT FROM '{organization_id,caller}')
     UNION ALL
     SELECT format('public.%I has no column %I of type %s.', found.relname, declared.column_name, declared.type),
-        format('ALTER TABLE public.%I ADD COLUMN %I %s; with its values, or rename the table if it is another;',
+        format('ALTER TABLE public.%I ADD COLUMN %I %s; -- and fill it; or rename the table, if it is another',
             found.relname, declared.column_name, declared.type)
     FROM found JOIN declared ON declared.table_name = found.relname
     LEFT JOIN pg_attribute AS a
@@ -178,7 +181,7 @@ upgrade_refusals = (
     UNION ALL
     SELECT format('column public.%I.%I has type %s, not %s.',
             found.relname, a.attname, format_type(a.atttypid, a.atttypmod), declared.type),
-        format('ALTER TABLE public.%I ALTER COLUMN %I TYPE %s; or rename the table if it is another;',
+        format('ALTER TABLE public.%I ALTER COLUMN %I TYPE %s; -- or rename the table, if it is another',
             found.relname, a.attname, declared.type)
     FROM found JOIN declared ON declared.table_name = found.relname
     JOIN pg_attribute AS a
@@ -232,6 +235,7 @@ downgrade_drops = (
     "workflow_private.matches(uuid, text[])",
     "workflow_private.administered_organization()",
     "workflow_private.worker_organization()",
+    "workflow_private.worker_organization_exists()",
     "SELECT 'organizations' WHERE " + _STAND_IN_TABLE.format("organizations"),
     "SELECT 'profiles' WHERE " + _STAND_IN_TABLE.format("profiles"),
     f"""SELECT 'public.update_updated_at_column()'
@@ -382,11 +386,32 @@ BEGIN
 END
 $body$
 """)
+    # For sessions, since a worker may not read organizations. Where our owner may not either, every one is
+    # taken to exist: of one that does not there are no rows.
+    op.execute("""
+CREATE OR REPLACE FUNCTION workflow_private.worker_organization_exists() RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET row_security = off
+AS $body$
+BEGIN
+    IF has_column_privilege('public.organizations', 'id', 'SELECT')
+        AND NOT row_security_active('public.organizations')
+    THEN
+        RETURN EXISTS (
+            SELECT FROM public.organizations AS organization
+            WHERE organization.id = workflow_private.worker_organization()
+        );
+    END IF;
+    RETURN true;
+END
+$body$
+""")
     for function, role in (
         ("workflow_private.identity()", "authenticated"),
         ("workflow_private.matches(uuid, text[])", "authenticated"),
         ("workflow_private.administered_organization()", "authenticated"),
         ("workflow_private.worker_organization()", "workflow_worker"),
+        ("workflow_private.worker_organization_exists()", "workflow_worker"),
     ):
         nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
         op.set_privileges("FUNCTION", function, {**nobody, role: ("EXECUTE",)})
@@ -640,6 +665,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE IF EXISTS workflow_execution_logs")
     op.execute("DROP TABLE IF EXISTS workflow_definitions")
     op.execute("DROP FUNCTION IF EXISTS workflow_private.administered_organization()")
+    op.execute("DROP FUNCTION IF EXISTS workflow_private.worker_organization_exists()")
     op.execute("DROP FUNCTION IF EXISTS workflow_private.worker_organization()")
     op.execute("DROP FUNCTION IF EXISTS workflow_private.matches(uuid, text[])")
     op.execute("DROP FUNCTION IF EXISTS workflow_private.identity()")

@@ -120,6 +120,32 @@ END
 """,
 )
 
+# For sessions, since a worker may not read organizations. Where our owner may not either, every one is taken
+# to exist: of one that does not there are no rows.
+WORKER_ORGANIZATION_EXISTS = Function(
+    "worker_organization_exists",
+    metadata,
+    schema=PRIVATE.name,
+    returns="boolean",
+    volatility="STABLE",
+    security="DEFINER",
+    settings=_SEES_ALL_ROWS,
+    execute=WORKER,
+    body="""
+BEGIN
+    IF has_column_privilege('public.organizations', 'id', 'SELECT')
+        AND NOT row_security_active('public.organizations')
+    THEN
+        RETURN EXISTS (
+            SELECT FROM public.organizations AS organization
+            WHERE organization.id = workflow_private.worker_organization()
+        );
+    END IF;
+    RETURN true;
+END
+""",
+)
+
 # For writers that do not send the organization; a wrong value is for the foreign key to refuse. The lock
 # holds off a move of the definition until the log is committed.
 FILL_ORGANIZATION = Function(
