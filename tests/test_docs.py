@@ -21,6 +21,7 @@ def test_the_examples_run_as_written(
     document: Path, upgraded: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", upgraded.url())
+    monkeypatch.setenv("SERVICE_DATABASE_URL", upgraded.url("authenticator"))
 
     parsed = Sybil([PythonCodeBlockParser()]).parse(document)
     try:
