@@ -363,9 +363,9 @@ _INDEXES = {
         "modify index idx_active_workflows on DEFINITIONS",
     ),
     "index of another method": change(
-        "DROP INDEX idx_workflow_execution_logs_status; "
-        "CREATE INDEX idx_workflow_execution_logs_status ON LOGS USING hash (status)",
-        "modify index idx_workflow_execution_logs_status on LOGS",
+        "DROP INDEX idx_workflow_execution_logs_organization_id; "
+        "CREATE INDEX idx_workflow_execution_logs_organization_id ON LOGS USING hash (organization_id)",
+        "modify index idx_workflow_execution_logs_organization_id on LOGS",
     ),
     "index made unique": change(
         "DROP INDEX idx_workflow_definitions_organization_id; "
@@ -376,6 +376,11 @@ _INDEXES = {
         "CREATE UNIQUE INDEX once ON DEFINITIONS (id, created_by) NULLS NOT DISTINCT",
         "remove index once on DEFINITIONS",
     ),
+    "statistics target of an index": change(
+        "DROP INDEX idx_active_workflows; CREATE INDEX idx_active_workflows ON DEFINITIONS (lower(name)); "
+        "ALTER INDEX idx_active_workflows ALTER COLUMN 1 SET STATISTICS 500",
+        "modify index idx_active_workflows on DEFINITIONS",
+    ),
     "index renamed": change(
         f"ALTER INDEX {_TIME} RENAME TO by_time", f"add index {_TIME} on LOGS", "remove index by_time on LOGS"
     ),
@@ -385,8 +390,14 @@ _INDEXES = {
         as_superuser=True,
         proven=False,
     ),
+    "another fillfactor": change(
+        "ALTER TABLE LOGS SET (fillfactor = 90)", "modify storage parameter fillfactor on LOGS"
+    ),
+    "fillfactor lost": change(
+        "ALTER TABLE LOGS RESET (fillfactor)", "add storage parameter fillfactor on LOGS"
+    ),
     "table clustered": change(
-        "ALTER TABLE LOGS CLUSTER ON idx_workflow_execution_logs_status", "modify clustering on LOGS"
+        "ALTER TABLE LOGS CLUSTER ON idx_workflow_execution_logs_organization_id", "modify clustering on LOGS"
     ),
 }
 _TO_ORGANIZATION = "workflow_execution_logs_organization_id_fkey"
@@ -487,6 +498,30 @@ _CONSTRAINTS = {
         "ALTER TABLE LOGS ADD CONSTRAINT workflow_execution_logs_pkey PRIMARY KEY (id, workflow_id)",
         "modify primary key workflow_execution_logs_pkey on LOGS",
     ),
+    "primary key renamed": change(
+        "ALTER TABLE DEFINITIONS RENAME CONSTRAINT workflow_definitions_pkey TO pk",
+        "add primary key workflow_definitions_pkey on DEFINITIONS",
+        "remove primary key pk on DEFINITIONS",
+    ),
+    "unique constraint renamed": change(
+        "ALTER TABLE DEFINITIONS RENAME CONSTRAINT workflow_definitions_id_organization_id_key TO pair",
+        "add unique constraint workflow_definitions_id_organization_id_key on DEFINITIONS",
+        "remove unique constraint pair on DEFINITIONS",
+    ),
+    "primary key with a fillfactor": change(
+        "ALTER INDEX workflow_execution_logs_pkey SET (fillfactor = 70)",
+        "modify primary key workflow_execution_logs_pkey on LOGS",
+    ),
+    "no trigger fires": change(
+        "ALTER TABLE DEFINITIONS DISABLE TRIGGER ALL",
+        "modify trigger update_workflow_definitions_updated_at on DEFINITIONS",
+        "modify trigger workflow_definitions_carry_organization on DEFINITIONS",
+        "modify foreign key workflow_definitions_organization_id_fkey on DEFINITIONS",
+        f"modify foreign key {_PAIR} on LOGS",
+        "modify foreign key workflow_execution_logs_workflow_id_fkey on LOGS",
+        as_superuser=True,
+        repaired_by_superuser=True,
+    ),
     "exclusion constraint added": change(
         "ALTER TABLE LOGS ADD CONSTRAINT alone EXCLUDE USING btree (id WITH =)",
         "remove exclusion constraint alone on LOGS",
@@ -500,17 +535,18 @@ _COLUMNS = {
         "add grant workflow_worker: UPDATE (duration_ms) on LOGS",
     ),
     "column renamed": change(
-        "ALTER TABLE LOGS RENAME COLUMN error_details TO error",
-        "add column error_details on LOGS",
-        "remove column error on LOGS",
-        "add grant workflow_worker: UPDATE (error_details) on LOGS",
-        "remove grant workflow_worker: UPDATE (error) on LOGS",
+        "ALTER TABLE LOGS RENAME COLUMN duration_ms TO duration",
+        "add column duration_ms on LOGS",
+        "remove column duration on LOGS",
+        "add grant workflow_worker: UPDATE (duration_ms) on LOGS",
+        "remove grant workflow_worker: UPDATE (duration) on LOGS",
     ),
     "column wider": change(
         "ALTER TABLE LOGS ALTER duration_ms TYPE bigint", "modify type duration_ms on LOGS"
     ),
     "column with a length": change(
-        "ALTER TABLE LOGS ALTER error_details TYPE varchar(200)", "modify type error_details on LOGS"
+        "ALTER TABLE DEFINITIONS ALTER description TYPE varchar(200)",
+        "modify type description on DEFINITIONS",
     ),
     "column without a time zone": change(
         "ALTER TABLE LOGS ALTER execution_end TYPE timestamp", "modify type execution_end on LOGS"
@@ -523,8 +559,8 @@ _COLUMNS = {
         "modify type trigger_data on LOGS",
     ),
     "column with another collation": change(
-        """ALTER TABLE LOGS ALTER error_details TYPE text COLLATE "POSIX" """,
-        "modify type error_details on LOGS",
+        """ALTER TABLE DEFINITIONS ALTER description TYPE text COLLATE "POSIX" """,
+        "modify type description on DEFINITIONS",
     ),
     "column may not be NULL": change(
         "ALTER TABLE DEFINITIONS ALTER trigger_config SET NOT NULL",
@@ -537,17 +573,17 @@ _COLUMNS = {
         "ALTER TABLE DEFINITIONS ALTER is_active SET DEFAULT true", "modify default is_active on DEFINITIONS"
     ),
     "default dropped": change(
-        "ALTER TABLE DEFINITIONS ALTER id DROP DEFAULT", "modify default id on DEFINITIONS"
+        "ALTER TABLE DEFINITIONS ALTER id DROP DEFAULT", "add default id on DEFINITIONS"
     ),
     "default added": change(
         "ALTER TABLE DEFINITIONS ALTER description SET DEFAULT ''",
-        "modify default description on DEFINITIONS",
+        "remove default description on DEFINITIONS",
     ),
     "default of an organization": change(
         "ALTER TABLE DEFINITIONS ALTER organization_id SET DEFAULT '00000000-0000-0000-0000-000000000001'",
-        "modify default organization_id on DEFINITIONS",
+        "remove default organization_id on DEFINITIONS",
     ),
-    "serial's default dropped": change("ALTER TABLE LOGS ALTER id DROP DEFAULT", "modify default id on LOGS"),
+    "serial's default dropped": change("ALTER TABLE LOGS ALTER id DROP DEFAULT", "add default id on LOGS"),
     "generated column": change(
         "ALTER TABLE LOGS DROP COLUMN trigger_id; "
         "ALTER TABLE LOGS ADD COLUMN trigger_id uuid GENERATED ALWAYS AS (workflow_id) STORED; "
@@ -557,7 +593,7 @@ _COLUMNS = {
     "identity column": change(
         "ALTER TABLE LOGS ALTER retry_count DROP DEFAULT; ALTER TABLE LOGS ALTER retry_count SET NOT NULL; "
         "ALTER TABLE LOGS ALTER retry_count ADD GENERATED BY DEFAULT AS IDENTITY",
-        "modify default retry_count on LOGS",
+        "add default retry_count on LOGS",
         "modify not null retry_count on LOGS",
         "remove identity retry_count on LOGS",
         "remove identity sequence workflow_execution_logs_retry_count_seq on LOGS",
@@ -573,7 +609,7 @@ _COLUMNS = {
     ),
     "n_distinct": change(
         "ALTER TABLE LOGS ALTER organization_id SET (n_distinct = 5)",
-        "remove column option n_distinct of organization_id on LOGS",
+        "modify column option n_distinct of organization_id on LOGS",
     ),
     "comment on a column": change(
         "COMMENT ON COLUMN LOGS.status IS 'failed, or not'", "modify column comment status on LOGS"
@@ -618,6 +654,12 @@ _TABLE = {
     "statistics added": change(
         "CREATE STATISTICS more ON status, workflow_id FROM LOGS", "remove statistics more on LOGS"
     ),
+    "statistics of another owner": change(
+        "ALTER STATISTICS workflow_execution_logs_workflow_id_organization_id_stat OWNER TO service_role",
+        "modify owner workflow_execution_logs_workflow_id_organization_id_stat on LOGS",
+        as_superuser=True,
+        repaired_by_superuser=True,
+    ),
     "target of statistics": change(
         "ALTER STATISTICS workflow_execution_logs_workflow_id_organization_id_stat SET STATISTICS 10",
         "modify statistics workflow_execution_logs_workflow_id_organization_id_stat on LOGS",
@@ -637,10 +679,19 @@ _SEQUENCES = {
     "sequence of a smaller type": change(
         f"ALTER SEQUENCE {_ID} AS integer", f"modify sequence {_ID} on LOGS"
     ),
+    "sequence that a crash empties": change(
+        f"ALTER SEQUENCE {_ID} SET UNLOGGED", f"remove sequence persistence {_ID} on LOGS"
+    ),
+    "sequence renamed": change(
+        f"ALTER SEQUENCE {_ID} RENAME TO numbers",
+        f"add sequence {_ID} on LOGS",
+        "remove sequence numbers on LOGS",
+        "modify default id on LOGS",
+    ),
     "sequence dropped": change(
         f"DROP SEQUENCE {_ID} CASCADE",
         f"add sequence {_ID} on LOGS",
-        "modify default id on LOGS",
+        "add default id on LOGS",
         "add grant authenticated: USAGE on the sequence of id on LOGS",
         "add grant workflow_worker: USAGE on the sequence of id on LOGS",
         "add grant service_role: USAGE on the sequence of id on LOGS",

@@ -113,6 +113,38 @@ def test_in_a_read_only_transaction_it_says_so(upgraded: Database) -> None:
             compare(connection, models)
 
 
+def test_behind_somebody_who_has_a_table_for_himself_it_gives_up(
+    upgraded: Database, prove: Callable[..., Proof], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflow_models.ddl.declared._PATIENCE", "10ms")
+    with upgraded.connect(autocommit=False) as other:
+        other.execute("LOCK TABLE workflow_execution_logs")
+
+        with pytest.raises(CommandError) as raised:
+            prove(upgraded).generate()
+
+    assert str(raised.value) == (
+        "nothing was compared: somebody has held workflow_execution_logs under ACCESS EXCLUSIVE for 10ms; "
+        "run it again once that is done."
+    )
+
+
+def test_behind_another_check_that_makes_the_same_function_it_gives_up(
+    upgraded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflow_models.ddl.declared._PATIENCE", "10ms")
+    metadata = MetaData()
+    Schema("workflow_private", metadata)
+    Function(
+        "missing", metadata, schema="workflow_private", returns="integer", language="sql", body="SELECT 1"
+    )
+    with upgraded.connect(autocommit=False) as other, upgraded.engine().connect() as check:
+        other.execute("CREATE FUNCTION workflow_private.missing() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+
+        with pytest.raises(ComparisonError, match=r"^a lock could not be had within 10ms, "):
+            compare(check, metadata)
+
+
 def test_it_waits_for_nobody_and_leaves_nothing_behind(upgraded: Database) -> None:
     count = "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_proc), (SELECT count(*) FROM pg_namespace)"
     before = upgraded.execute(count)

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from logging import getLogger
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from alembic.autogenerate import renderers
@@ -11,60 +12,16 @@ from alembic.autogenerate.render import render_op
 from alembic.operations import ops
 from alembic.operations.ops import MigrateOperation, OpContainer, UpgradeOps
 from alembic.util import CommandError, PriorityDispatchResult
-from sqlalchemy import Column, Table
+from sqlalchemy import CheckConstraint, ClauseElement, Column, DefaultClause, Enum, Table, TextClause
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
 
 from .compare import Difference
-from .declared import ComparisonError, compare, managed_tables
+from .declared import ComparisonError, comparison, hold, managed_tables
 from .item import ITEMS, DeclarationError, only_what_is_granted, quoted
+from .order import Comparison, Step, plan, settled
 from .summary import Summary
 
-log = getLogger(__name__)
-
-# What others need comes first; it is dropped the other way round. What is built outside of a transaction
-# comes last, since all before it is committed then.
-_ORDER = (
-    "schema",
-    "function",
-    "owner",
-    "persistence",
-    "of type",
-    "inheritance",
-    "type",
-    "generated column",
-    "sequence",
-    "default",
-    "storage",
-    "compression",
-    "statistics target",
-    "column option",
-    "storage parameter",
-    "statistics",
-    "rule",
-    "trigger",
-    "policy",
-    "row security",
-    "grant",
-    "default privilege",
-    "setting",
-    "column comment",
-    "table comment",
-    "not null",
-    "identity",
-    "identity sequence",
-    "index",
-    "primary key",
-    "unique constraint",
-    "exclusion constraint",
-    "check constraint",
-    "foreign key",
-    "replica identity",
-    "clustering",
-    "other object",
-)
-# Before tables and columns are made, and after they are dropped.
-_AROUND_TABLES = ("schema", "function")
-# What replaced things may still use.
-_DROPPED_LAST = ("schema", "function", "sequence")
 _CONCURRENTLY = ("CREATE INDEX", "CREATE UNIQUE INDEX", "DROP INDEX")
 _LINE_LENGTH = 110
 
@@ -75,43 +32,73 @@ class ChangeOp(MigrateOperation):
     def __init__(self, difference: Difference) -> None:
         self.difference = difference
 
-    def to_diff_tuple(self) -> tuple[str, str, str]:
+    def to_diff_tuple(self) -> "Line":
         """Give the kind of change, which thing it is, and what differs, in words."""
         declared, found = self.difference.declared, self.difference.found
         verb = "add" if found is None else "remove" if declared is None else "modify"
-        return (
-            f"{verb}_{self.difference.fact.kind.replace(' ', '_')}",
-            self.difference.title,
-            self.difference.words,
-        )
+        title, words = self.difference.title, self.difference.words
+        verb = f"{verb}_{self.difference.fact.kind.replace(' ', '_')}"
+        return Line((verb, title, words), f"{title}: {words}")
 
 
-class FactsOp(OpContainer):
-    """Differences that are settled together.
+class Line(tuple[Any, ...]):
+    """What differs, printed on a line of its own, since Alembic prints the list of all as it is."""
+
+    words: str
+
+    def __new__(cls, values: Iterable[Any], words: str) -> "Line":
+        """Make a tuple with words for it."""
+        line = super().__new__(cls, values)
+        line.words = words
+        return line
+
+    def __repr__(self) -> str:
+        return f"\n  {self.words}"
+
+
+class MissingColumnOp(ops.AddColumnOp):
+    """A column to add, for those who read the list of operations."""
+
+    def to_diff_tuple(self) -> Line:
+        """Give what the core gives."""
+        words = f"column {self.column.name} on {self.table_name}: declared, not found"
+        return Line(super().to_diff_tuple(), words)
+
+
+class MissingTableOp(ops.CreateTableOp):
+    """A table to create, for those who read the list of operations."""
+
+    def to_diff_tuple(self) -> Line:
+        """Give what the core gives."""
+        return Line(super().to_diff_tuple(), f"table {self.table_name}: declared, not found")
+
+
+class ReportOp(OpContainer):
+    """What differs, for those who read the list of operations; how that is settled is in others."""
+
+    def __init__(self, differences: Sequence[Difference]) -> None:
+        super().__init__([ChangeOp(difference) for difference in differences])
+
+    def reverse(self) -> "NoteOp":
+        """Give nothing: it is about one direction."""
+        return NoteOp()
+
+
+class StepsOp(OpContainer):
+    """Statements in one place of a revision, and those that stand there on the way back.
 
     :param unchecked: whether tables or columns that SQL functions name may be missing as yet.
     """
 
-    def __init__(self, differences: Sequence[Difference], *, unchecked: bool = False) -> None:
-        super().__init__([ChangeOp(difference) for difference in differences])
-        self.differences = differences
+    def __init__(self, steps: Sequence[Step], back: Sequence[Step], *, unchecked: bool = False) -> None:
+        super().__init__([])
+        self.steps = steps
+        self.back = back
         self.unchecked = unchecked
 
-    def reverse(self) -> "FactsOp":
+    def reverse(self) -> "StepsOp":
         """Give the way back."""
-        return FactsOp([difference.reverse for difference in self.differences], unchecked=self.unchecked)
-
-    def statements(self) -> Iterator[tuple[Difference, str]]:
-        """Give the statements in an order in which they can run."""
-        ordered = sorted(self.differences, key=lambda difference: _ORDER.index(difference.fact.kind))
-        dropped = [difference for difference in reversed(ordered) if difference.declared is None]
-        # With its table goes all that is on it.
-        early = [d for d in dropped if not d.with_table and d.fact.kind not in _DROPPED_LAST]
-        late = [d for d in dropped if not d.with_table and d.fact.kind in _DROPPED_LAST]
-        made = [difference for difference in ordered if difference.declared is not None]
-        for difference in (*early, *made, *late):
-            for statement in difference.statements:
-                yield difference, statement
+        return StepsOp(self.back, self.steps, unchecked=self.unchecked)
 
 
 class NoteOp(OpContainer):
@@ -127,19 +114,27 @@ class NoteOp(OpContainer):
 
 
 class UndecidedOp(MigrateOperation):
-    """An operation that loses data: written as a comment, since somebody has to decide it."""
+    """An operation that loses data: written as a comment, since somebody has to decide it.
 
-    def __init__(self, op: Any) -> None:
+    :param what: is lost, in words.
+    """
+
+    def __init__(self, op: Any, what: str) -> None:
         self.op = op
+        self.what = what
 
     def reverse(self) -> MigrateOperation:
         """Give the way back of the operation, which restores no data."""
         reverse: MigrateOperation = self.op.reverse()
+        if isinstance(reverse, ops.AddColumnOp):
+            reverse.column = _mended(reverse.column)
+        elif isinstance(reverse, ops.CreateTableOp):
+            reverse.columns = [_mended(item) for item in reverse.columns]
         return reverse
 
-    def to_diff_tuple(self) -> Any:
+    def to_diff_tuple(self) -> Line:
         """Give what the operation itself gives."""
-        return self.op.to_diff_tuple()
+        return Line(self.op.to_diff_tuple(), f"{self.what}: found, not declared")
 
 
 def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatchResult:
@@ -155,7 +150,7 @@ def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -
         options.get("version_table_schema"), options.get("version_table") or "alembic_version"
     )
     try:
-        found = compare(
+        compared = comparison(
             connection,
             metadata,
             include=lambda table: autogen_context.run_object_filters(table, table.name, "table", False, None),
@@ -170,16 +165,36 @@ def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -
     of_version_table = ("schema", options.get("version_table_schema"))
     found = [
         difference
-        for difference in found
+        for difference in compared.differences
         if not _is_allowed(difference, allowed) and difference.fact.key[:2] != of_version_table
     ]
-    for difference in found:
-        log.info("%s", difference)
     _mend_core(upgrade_ops)
-    _arrange(upgrade_ops, found)
+    changes = _arrange(upgrade_ops, replace(compared, differences=found))
     template_args = options.get("template_args")
     if template_args is not None:
-        template_args["summary"] = Summary(upgrade_ops, found)
+        template_args["summary"] = Summary(upgrade_ops, found, [each for each in changes if each.replaced])
+    return PriorityDispatchResult.CONTINUE
+
+
+def hold_tables(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatchResult:
+    """Wait, but not for long, for who has a table for himself, before anything is read.
+
+    :raises CommandError: when that takes too long.
+    """
+    del upgrade_ops
+    connection = autogen_context.connection
+    assert connection is not None
+    try:
+        hold(
+            connection,
+            [
+                table
+                for table in managed_tables(autogen_context.metadata or ())
+                if autogen_context.run_object_filters(table, table.name, "table", False, None)
+            ],
+        )
+    except ComparisonError as error:
+        raise CommandError(f"nothing was compared: {error}") from error
     return PriorityDispatchResult.CONTINUE
 
 
@@ -189,25 +204,31 @@ def _is_allowed(difference: Difference, allowed: set[str]) -> bool:
     return extra and difference.found is not None and difference.title in allowed
 
 
-def _arrange(upgrade_ops: UpgradeOps, found: Sequence[Difference]) -> None:
-    tables_change = bool(upgrade_ops.ops)
-    named = [difference for difference in found if difference.fact.kind == "other object"]
-    dropped = [d for d in found if d.declared is None and d not in named]
-    around = [d for d in found if d.declared is not None and d.fact.kind in _AROUND_TABLES]
-    rest = [d for d in found if d.declared is not None and d not in around]
-    late = [d for d in dropped if d.fact.kind in _DROPPED_LAST]
-    early = [d for d in dropped if d not in late]
+def _arrange(upgrade_ops: UpgradeOps, compared: Comparison) -> list[Difference]:
+    """Put what settles the differences around the core's operations; gives all that is changed for it."""
+    changes, in_the_way = settled(compared)
+    forward, back = plan(changes), plan([change.reverse for change in changes])
+    named = [each.fact.name for each in compared.differences if each.fact.kind == "other object"]
+    unchecked = bool(upgrade_ops.ops)
+    upgrade_ops.ops[:] = [
+        *([ReportOp(compared.differences)] if compared.differences else []),
+        *([_refusing(f"not of a kind that can be declared: {', '.join(named)}.")] if named else []),
+        *([_refusing(_NOT_OURS.format("; ".join(in_the_way)))] if in_the_way else []),
+        *_steps(forward.before, back.after, unchecked),
+        *upgrade_ops.ops,
+        *_steps(forward.after, back.before, unchecked),
+    ]
+    return changes
 
-    def op(differences: Sequence[Difference]) -> list[MigrateOperation]:
-        return [FactsOp(differences, unchecked=tables_change)] if differences else []
 
-    upgrade_ops.ops[:] = [*op(early), *op(around), *upgrade_ops.ops, *op(rest), *op(late)]
-    if named:
-        names = ", ".join(difference.fact.name for difference in named)
-        upgrade_ops.ops[:0] = [
-            FactsOp(named),
-            NoteOp(_refusal(f"not of a kind that can be declared: {names}.")),
-        ]
+_NOT_OURS = (
+    "decide about what others made: {}. PostgreSQL does not change under it what it uses: "
+    "drop it here, and make it again at the end."
+)
+
+
+def _steps(steps: Sequence[Step], back: Sequence[Step], unchecked: bool) -> list[MigrateOperation]:
+    return [StepsOp(steps, back, unchecked=unchecked)] if steps or back else []
 
 
 def _mend_core(container: OpContainer) -> None:
@@ -216,39 +237,97 @@ def _mend_core(container: OpContainer) -> None:
     for op in list(container.ops):
         if isinstance(op, ops.CreateTableOp):
             op.info.pop(ITEMS, None)
+            op.__class__ = MissingTableOp
+            op.columns = [_mended(item) for item in op.columns]
         elif isinstance(op, ops.ModifyTableOps):
             lost += _losses_in(op)
         elif isinstance(op, ops.DropTableOp):
             lost.append(f"table {op.table_name}")
-            container.ops[container.ops.index(op)] = UndecidedOp(op)
+            container.ops[container.ops.index(op)] = UndecidedOp(op, f"table {op.table_name}")
     if lost:
         what = " and ".join(lost)
-        container.ops.insert(
-            0, NoteOp(_refusal(f"decide about {what}: not in the models, and lost when dropped."))
+        container.ops.insert(0, _refusing(f"decide about {what}: not in the models, and lost when dropped."))
+
+
+def _mended(item: Any) -> Any:
+    """Give a column or CHECK as the core writes it right.
+
+    Of an enum type that is there before; with texts in which neither % is doubled nor : starts a parameter.
+    """
+    if isinstance(item, CheckConstraint):
+        return (
+            CheckConstraint(_Verbatim(_sql(item.sqltext)), name=item.name)
+            if not item.dialect_kwargs
+            else item
         )
+    if not isinstance(item, Column):
+        return item
+    column: Column[Any] = item._copy()
+    default = item.server_default
+    if isinstance(default, DefaultClause) and isinstance(default.arg, ClauseElement):
+        column.server_default = DefaultClause(_Verbatim(_sql(default.arg)))
+    if isinstance(item.type, Enum) and item.type.native_enum:
+        type_ = item.type
+        column.type = postgresql.ENUM(*type_.enums, name=type_.name, schema=type_.schema, create_type=False)
+    return column
+
+
+class _Verbatim(TextClause):
+    """SQL that is written as it is."""
+
+    inherit_cache = False
+
+    def __init__(self, sql: str) -> None:
+        super().__init__("")
+        self.text = sql
+
+
+@compiles(_Verbatim)
+def _compile_verbatim(element: _Verbatim, compiler: Any, **kw: Any) -> str:
+    del compiler, kw
+    # What is written here is read by text() again.
+    return re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", element.text)
+
+
+def _sql(clause: ClauseElement) -> str:
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    return str(
+        clause.compile(dialect=dialect, compile_kwargs={"literal_binds": True, "include_table": False})
+    )
 
 
 def _losses_in(table: ops.ModifyTableOps) -> list[str]:
     lost = []
+    table.ops.sort(key=_is_generated)
     added = [op.column for op in table.ops if isinstance(op, ops.AddColumnOp)]
     for op in table.ops:
         if isinstance(op, ops.AddColumnOp):
             op.if_not_exists = True
+            op.column = _mended(op.column)
+            # Of another class, and otherwise as the core has made it.
+            op.__class__ = MissingColumnOp
     for index, op in enumerate(table.ops):
         if isinstance(op, ops.DropColumnOp):
-            table.ops[index] = UndecidedOp(op)
+            table.ops[index] = UndecidedOp(op, f"column {op.column_name} on {op.table_name}")
             alike = [column.name for column in added if _alike(column, op.to_column())]
             renamed = f" (or is it what {' or '.join(alike)} was called?)" if alike else ""
             lost.append(f"column {op.column_name} of {op.table_name}{renamed}")
     return lost
 
 
+def _is_generated(op: MigrateOperation) -> int:
+    """Put columns that use others behind them when added, and before them when dropped."""
+    if isinstance(op, ops.AddColumnOp):
+        return int(op.column.computed is not None)
+    return -int(isinstance(op, ops.DropColumnOp) and op.to_column().computed is not None)
+
+
 def _alike(column: Column[Any], other: Column[Any]) -> bool:
     return column.type._type_affinity is other.type._type_affinity
 
 
-def _refusal(message: str) -> str:
-    return f"raise NotImplementedError({_quoted(message)})"
+def _refusing(message: str) -> NoteOp:
+    return NoteOp(f"raise NotImplementedError({_quoted(message)})")
 
 
 def stop_core(autogen_context: AutogenContext, table: Table | None) -> PriorityDispatchResult:
@@ -269,30 +348,63 @@ def _render_undecided(autogen_context: AutogenContext, op: UndecidedOp) -> list[
     return [f"# {line}" for line in rendered.splitlines()]
 
 
-@renderers.dispatch_for(FactsOp)
-def _render(autogen_context: AutogenContext, op: FactsOp) -> list[str]:
+@renderers.dispatch_for(ReportOp)
+def _render_report(autogen_context: AutogenContext, op: ReportOp) -> list[str]:
+    del autogen_context, op
+    return []
+
+
+@renderers.dispatch_for(StepsOp)
+def _render(autogen_context: AutogenContext, op: StepsOp) -> list[str]:
     prefix = (autogen_context.opts or {}).get("alembic_module_prefix") or "op."
     lines: list[str] = []
-    outside: list[str] = []
-    new_tables = dict.fromkeys(d.fact.on for d in op.differences if d.with_table and d.declared)
-    if op.unchecked and any(_is_sql(difference) for difference in op.differences):
-        lines.append(_executed(prefix, "SET LOCAL check_function_bodies = off"))
-    for table in new_tables:
+    functions = [each for each, _ in op.steps if each.fact.kind == "function" and each.declared]
+    # For the rest of the transaction; what is outside of it comes before or after.
+    unchecked = any(map(_is_sql, functions)) and (
+        op.unchecked or len({each.fact.key for each in functions}) > 1
+    )
+    for table in dict.fromkeys(each.fact.on for each, _ in op.steps if each.with_table):
         lines.append(_executed(prefix, only_what_is_granted(table)))
-    for difference, statement in op.statements():
-        if difference.with_table:
-            lines.append(_executed(prefix, statement))
-        elif statement.startswith(_CONCURRENTLY):
-            outside += _concurrently(prefix, statement)
-        elif " VALIDATE CONSTRAINT " in statement or outside:
-            outside.append(_executed(prefix, statement, indent=8))
-        else:
-            lines += _warnings(difference, statement)
-            lines += [_executed(prefix, each) for each in _safe_to_run_again(difference, statement)]
-    if outside:
-        block = "\n".join(outside)
-        lines.append(f"with {prefix}get_context().autocommit_block():\n" + re.sub("(?m)^", "    ", block))
+    for outside, placed in groupby(_placed(op.steps), lambda step: step[0]):
+        steps = [(difference, statement) for _, difference, statement in placed]
+        if not outside:
+            if unchecked:
+                lines.append(_executed(prefix, "SET LOCAL check_function_bodies = off"))
+            for difference, statement in steps:
+                lines += [] if difference.with_table else _warnings(difference, statement)
+                lines += _inside(prefix, difference, statement)
+            continue
+        block: list[str] = []
+        for difference, statement in steps:
+            if statement.startswith(_CONCURRENTLY) and not difference.with_table:
+                block += _concurrently(prefix, statement)
+            else:
+                block += _inside(prefix, difference, statement, indent=8)
+        inner = re.sub("(?m)^", "    ", "\n".join(block))
+        lines.append(f"with {prefix}get_context().autocommit_block():\n{inner}")
     return lines
+
+
+def _placed(steps: Iterable[Step]) -> Iterator[tuple[bool, Difference, str]]:
+    """Say of each statement whether it runs outside of the transaction."""
+    is_built = False
+    for difference, statement in steps:
+        outside = is_built or _is_outside(difference, statement)
+        # What comes after something that was built may need it.
+        is_built = outside and not statement.startswith("DROP INDEX")
+        yield outside, difference, statement
+
+
+def _is_outside(difference: Difference, statement: str) -> bool:
+    return not difference.with_table and (
+        statement.startswith(_CONCURRENTLY) or " VALIDATE CONSTRAINT " in statement
+    )
+
+
+def _inside(prefix: str, difference: Difference, statement: str, indent: int = 4) -> list[str]:
+    if difference.with_table:
+        return [_executed(prefix, statement, indent=indent)]
+    return [_executed(prefix, each, indent=indent) for each in _safe_to_run_again(difference, statement)]
 
 
 def _safe_to_run_again(difference: Difference, statement: str) -> Iterator[str]:
@@ -311,9 +423,11 @@ def _safe_to_run_again(difference: Difference, statement: str) -> Iterator[str]:
 
 def _if_exists(statement: str) -> str:
     return re.sub(
-        r"^(DROP (?:POLICY|TRIGGER|STATISTICS|RULE|FUNCTION)|ALTER TABLE \S+ DROP CONSTRAINT) ",
+        r"^(DROP (?:POLICY|TRIGGER|STATISTICS|RULE|FUNCTION|SEQUENCE)|ALTER TABLE \S+ DROP CONSTRAINT) ",
         r"\1 IF EXISTS ",
-        statement,
+        statement.replace("CREATE SEQUENCE ", "CREATE SEQUENCE IF NOT EXISTS ")
+        if statement.startswith("CREATE SEQUENCE ")
+        else statement,
     )
 
 

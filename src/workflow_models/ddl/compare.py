@@ -1,7 +1,7 @@
 """Declared against found: one comparison for all kinds of facts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .facts import Fact, Facts
 
@@ -15,11 +15,13 @@ class Difference:
     """A fact that is declared and not so, or so and not declared, or not as declared.
 
     :param with_table: whether its table is missing as a whole, and created with most that belongs to it.
+    :param replaced: whether it is dropped and made again, though it may not differ, since what it uses is.
     """
 
     declared: Fact | None
     found: Fact | None
     with_table: bool = False
+    replaced: bool = False
 
     @property
     def fact(self) -> Fact:
@@ -29,16 +31,28 @@ class Difference:
         return fact
 
     @property
-    def statements(self) -> Sequence[str]:
-        """What brings the database to what is declared."""
+    def drop(self) -> Sequence[str]:
+        """What takes away what is in the place of the declared."""
+        # With its table goes all that is on it.
+        return () if self.found is None or self.with_table or self.is_altered else self.found.drop
+
+    @property
+    def make(self) -> Sequence[str]:
+        """What brings the database to what is declared, after ``drop``."""
         if self.declared is None:
-            return self.fact.drop
-        return self.declared.create if self.found is None else self.declared.instead_of(self.found)
+            return ()
+        return self.declared.alter if self.is_altered else self.declared.create
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether what is found becomes what is declared without being dropped."""
+        declared, found = self.declared, self.found
+        return not self.replaced and bool(declared and found and declared.can_alter(found))
 
     @property
     def reverse(self) -> "Difference":
         """The way back."""
-        return Difference(self.found, self.declared, self.with_table)
+        return replace(self, declared=self.found, found=self.declared)
 
     @property
     def title(self) -> str:

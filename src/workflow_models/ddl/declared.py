@@ -9,20 +9,34 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy import Connection, MetaData, Table, text
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    Connection,
+    Enum,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.ddl import SchemaGenerator
 
-from . import facts
+from . import dependencies, facts
 from .compare import Difference, differences
 from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
 from .item import DeclarationError, MetaDataItem, TableItem, execute, items_of, quoted
+from .order import Comparison, needs_dependencies
 
 _Item = TypeVar("_Item", bound=MetaDataItem)
 
 _TEMPORARY = "pg_temp"
-_ASIDE = quoted("not as declared")
+_PATIENCE = "5s"
+_LOCK_NOT_AVAILABLE = "55P03"
+_NOT_PERMITTED = "42501"
 # A table that is missing is created with these.
 _WITH_TABLE = (
     *COLUMN_KINDS,
@@ -37,6 +51,7 @@ _WITH_TABLE = (
     "persistence",
     "sequence",
     "identity sequence",
+    "sequence persistence",
 )
 
 
@@ -56,6 +71,17 @@ def compare(
     include: Callable[[Table], bool] = lambda table: True,
     known: Sequence[str] = (),
 ) -> list[Difference]:
+    """Give what differs between what is declared and a database; ``comparison()`` says the rest."""
+    return list(comparison(connection, metadata, include=include, known=known).differences)
+
+
+def comparison(
+    connection: Connection,
+    metadata: MetaData | Sequence[MetaData],
+    *,
+    include: Callable[[Table], bool] = lambda table: True,
+    known: Sequence[str] = (),
+) -> Comparison:
     """Compare what is declared with the database that a connection is to.
 
     :param connection: may be in a transaction; it is left as it was.
@@ -73,6 +99,7 @@ def compare(
     tables = [table for each in collections for table in each.sorted_tables if include(table)]
     _refuse_unless_clones_can_be_made(connection)
     with _explained(), connection.begin_nested() as savepoint:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
         # pg_temp last: a clone is never found where the real table is.
         connection.exec_driver_sql(
             "SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ') || ', pg_temp' "
@@ -80,18 +107,64 @@ def compare(
             execution_options={"no_parameters": True},
         )
         found = _found(connection, collections, tables, known)
-        declared = _declared(connection, collections, tables, known)
+        with connection.begin_nested() as made:
+            declared = _declared(connection, collections, tables, known, found)
+            made.rollback()
         _expect_one_owner(connection, declared, found)
+        differing = list(_reported(declared, found))
+        uses = []
+        columns_go = any(key[0] == "type" and key not in declared for key in found)
+        if columns_go or needs_dependencies(differing):
+            uses = dependencies.read(connection, _targets(connection, tables), _schemas(collections))
         savepoint.rollback()
-    return list(_reported(declared, found))
+    return Comparison(differing, declared, found, uses)
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
     try:
         yield
-    except DBAPIError as error:
+    except (DBAPIError, DeclarationError) as error:
+        cause = error if isinstance(error, DBAPIError) else error.__cause__
+        if _sqlstate(cause) == _LOCK_NOT_AVAILABLE:
+            raise ComparisonError(
+                f"a lock could not be had within {_PATIENCE}, since somebody alters what is compared, or "
+                "compares it too; nothing was changed: run it again."
+            ) from error
+        if isinstance(error, DeclarationError):
+            raise
         raise ComparisonError(f"the database refused to be read: {error.orig}") from error
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    state: str | None = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state
+
+
+def hold(connection: Connection, tables: Iterable[Table]) -> None:
+    """Take ACCESS SHARE on the tables that there are, for this transaction: what reads them waits no more.
+
+    :raises ComparisonError: when somebody has one for himself for too long.
+    """
+    for table in tables:
+        name = _name(table)
+        try:
+            with connection.begin_nested():
+                before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+                if _oid(connection, name) is not None:
+                    connection.exec_driver_sql(f"LOCK TABLE {name} IN ACCESS SHARE MODE")
+                connection.execute(
+                    text("SELECT set_config('lock_timeout', :before, true)"), {"before": before}
+                )
+        except DBAPIError as error:
+            if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
+                raise ComparisonError(
+                    f"somebody has held {name} under ACCESS EXCLUSIVE for {_PATIENCE}; "
+                    "run it again once that is done."
+                ) from error
+            if _sqlstate(error) != _NOT_PERMITTED:
+                raise
 
 
 def _collections(metadata: MetaData | Sequence[MetaData]) -> Sequence[MetaData]:
@@ -147,13 +220,9 @@ def _found(
 ) -> Facts:
     found: Facts = {}
     schemas = _schemas(collections)
-    visible = _visible(connection)
-    there = [
-        Target(oid, _name(table), _printed_schema(table, visible))
-        for table in tables
-        if (oid := _oid(connection, _name(table))) is not None
-    ]
+    there = _targets(connection, tables)
     found |= facts.of_relations(connection, there, schemas, {})
+    found |= facts.of_enums(connection, _enums(tables))
     granted = [
         Target(oid, name)
         for grant in _items(collections, GrantOn)
@@ -171,8 +240,22 @@ def _found(
     return found | (facts.of_settings(connection, bodies) if collections else {})
 
 
+def _targets(connection: Connection, tables: Iterable[Table]) -> list[Target]:
+    """Give those of the tables that there are."""
+    visible = _visible(connection)
+    return [
+        Target(oid, _name(table), _printed_schema(table, visible))
+        for table in tables
+        if (oid := _oid(connection, _name(table))) is not None
+    ]
+
+
 def _declared(
-    connection: Connection, collections: Sequence[MetaData], tables: Sequence[Table], known: Sequence[str]
+    connection: Connection,
+    collections: Sequence[MetaData],
+    tables: Sequence[Table],
+    known: Sequence[str],
+    found: Facts,
 ) -> Facts:
     declared: Facts = {}
     for schema in _items(collections, Schema):
@@ -183,16 +266,28 @@ def _declared(
         if name in known or _oid(connection, name) is not None:
             granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
             declared |= {fact.key: fact for fact in granted}
-    declared |= _of_functions(connection, _items(collections, Function))
+    declared |= _of_functions(
+        connection,
+        _items(collections, Function),
+        tables_stand=all(
+            ("type", _name(table), column.name) in found for table in tables for column in table.columns
+        ),
+    )
     others = _referenced(tables)
     visible = _visible(connection)
+    enums = _enums(tables)
+    declared |= facts.of_declared_enums(enums)
     clones = connection.execution_options(
-        schema_translate_map={table.schema: _TEMPORARY for table in (*tables, *others)}
+        schema_translate_map=dict.fromkeys(
+            [*(table.schema for table in (*tables, *others)), *(enum.schema for enum in enums)], _TEMPORARY
+        )
     )
+    # One for all tables, since it remembers the types that it has made.
+    generator = SchemaGenerator(clones.dialect, clones, checkfirst=False)  # type: ignore[no-untyped-call]
     try:
         for table in (*others, *tables):
             try:
-                table.create(clones, checkfirst=False)
+                generator.traverse_single(table)
             except DBAPIError as error:
                 raise DeclarationError(f"Table {table.fullname!r}: {error.orig}") from error
         targets = [
@@ -239,42 +334,47 @@ def _granted(
             )
 
 
-# The function of the same name and arguments, and whether what it returns is declared too.
-_TWIN = text(
-    "SELECT p.oid::regprocedure::text, p.prorettype = f.prorettype AND p.proretset = f.proretset "
-    "FROM pg_proc AS f JOIN pg_proc AS p ON p.proname = f.proname AND p.proargtypes = f.proargtypes "
-    "AND p.pronamespace = to_regnamespace(:schema)::oid "
-    "WHERE f.oid = ("
-    "SELECT max(oid) FROM pg_proc WHERE pronamespace = pg_my_temp_schema() AND proname = :name)"
-)
+# Those that calls could not tell from what is declared, or would find instead.
+_OTHERS = text("""
+    SELECT p.oid::regprocedure::text, p.oid::text FROM pg_proc AS p
+    WHERE p.pronamespace = to_regnamespace(:schema)::oid
+        AND p.proname IN (SELECT proname FROM pg_proc WHERE pronamespace = pg_my_temp_schema())
+        AND NOT EXISTS (
+            SELECT FROM pg_proc AS f WHERE f.pronamespace = pg_my_temp_schema() AND f.proname = p.proname
+                AND f.proargtypes = p.proargtypes AND f.prorettype = p.prorettype
+                AND f.proretset = p.proretset
+                AND pg_get_function_arguments(f.oid) = pg_get_function_arguments(p.oid))
+""")
+_IS_THERE = text("""
+    SELECT count(*) FROM pg_proc AS f
+    JOIN pg_proc AS p ON p.proname = f.proname AND p.proargtypes = f.proargtypes
+        AND p.pronamespace = to_regnamespace(:schema)::oid
+    WHERE f.oid = (SELECT max(oid) FROM pg_proc WHERE pronamespace = pg_my_temp_schema() AND proname = :name)
+""")
 
 
-def _of_functions(connection: Connection, functions: Sequence[Function]) -> Facts:
+def _of_functions(connection: Connection, functions: Sequence[Function], *, tables_stand: bool) -> Facts:
     """Read functions in pg_temp.
 
     Where one is missing, or returns something else, it is made under its own name too, for the policies,
     triggers and other functions that call it.
+
+    :param tables_stand: whether the tables and columns that bodies may name are all there.
     """
     declared: Facts = {}
     for schema in dict.fromkeys(function.schema for function in functions):
         if not connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": quoted(schema)}):
             execute(connection, [f"CREATE SCHEMA {quoted(schema)}"], f"Schema {schema!r}")
-        for function in functions:
-            if function.schema != schema:
-                continue
-            what = f"Function {schema}.{function.name}"
-            if function.if_missing:
-                execute(connection, function.statements(schema), what)
-                continue
-            execute(connection, function.statements(_TEMPORARY), what)
-            names = {"schema": quoted(schema), "name": function.name}
-            twin = connection.execute(_TWIN, names).one_or_none()
-            if twin and not twin[1]:
-                execute(connection, [f"ALTER FUNCTION {twin[0]} RENAME TO {_ASIDE}"], what)
-            if not twin or not twin[1]:
-                execute(connection, function.statements(schema), what)
+        of_schema = [function for function in functions if function.schema == schema]
+        try:
+            with connection.begin_nested():
+                for function in of_schema:
+                    _make(connection, function)
+        except DeclarationError:
+            _make_in_their_order(connection, of_schema, tables_stand=tables_stand)
         oid = connection.scalar(text("SELECT pg_my_temp_schema()"))
         if oid:
+            _set_aside(connection, schema)
             declared |= facts.of_functions(connection, oid, schema)
             # Those of the next schema must not be taken for overloads.
             for dropped in connection.scalars(
@@ -287,15 +387,79 @@ def _of_functions(connection: Connection, functions: Sequence[Function]) -> Fact
     return declared
 
 
+def _make(connection: Connection, function: Function) -> None:
+    schema, what = function.schema, f"Function {function.schema}.{function.name}"
+    if function.if_missing:
+        execute(connection, function.statements(schema), what)
+        return
+    execute(connection, function.statements(_TEMPORARY), what)
+    names = {"schema": quoted(schema), "name": function.name}
+    if not connection.scalar(_IS_THERE, names):
+        execute(connection, function.statements(schema), what)
+    elif connection.execute(_OTHERS, names).first():
+        _set_aside(connection, schema)
+        if not connection.scalar(_IS_THERE, names):
+            execute(connection, function.statements(schema), what)
+
+
+def _set_aside(connection: Connection, schema: str) -> None:
+    for routine, oid in connection.execute(_OTHERS, {"schema": quoted(schema)}).all():
+        aside = quoted(f"not as declared {oid}")
+        execute(connection, [f"ALTER ROUTINE {routine} RENAME TO {aside}"], f"Function {routine}")
+
+
+def _make_in_their_order(
+    connection: Connection, functions: Sequence[Function], *, tables_stand: bool
+) -> None:
+    """Make functions some of which need others that are declared later."""
+    left = list(functions)
+    while left:
+        failed: dict[Function, DeclarationError] = {}
+        for function in left:
+            try:
+                with connection.begin_nested():
+                    _make(connection, function)
+                    if not function.if_missing:
+                        _set_aside(connection, function.schema)
+            except DeclarationError as error:
+                failed[function] = error
+        if len(failed) == len(left):
+            if tables_stand:
+                raise failed[left[0]]
+            # The tables are made later than the functions, so that only then their bodies can be right.
+            connection.exec_driver_sql("SET LOCAL check_function_bodies = off")
+            tables_stand = True
+        left = list(failed)
+
+
+def _enums(tables: Iterable[Table]) -> list[Enum]:
+    """Give the enum types that columns have, each once."""
+    types = (column.type for table in tables for column in table.columns)
+    items = (type_.item_type if isinstance(type_, ARRAY) else type_ for type_ in types)
+    named = (type_ for type_ in items if isinstance(type_, Enum) and type_.native_enum and type_.name)
+    return list({(enum.schema, enum.name): enum for enum in named}.values())
+
+
 def _referenced(tables: Sequence[Table]) -> list[Table]:
-    """Give the tables of others that foreign keys go to, so that clones can have those keys."""
-    return list(
-        dict.fromkeys(
-            key.column.table
-            for table in tables
-            for key in table.foreign_keys
-            if key.column.table not in tables
-        )
+    """Give the tables of others that foreign keys go to, so that clones can have those keys.
+
+    With columns and keys only: their own foreign keys, policies and triggers need more of others.
+    """
+    others = dict.fromkeys(
+        key.column.table for table in tables for key in table.foreign_keys if key.column.table not in tables
+    )
+    return [_bare(table) for table in others]
+
+
+def _bare(table: Table) -> Table:
+    keys = [key for key in table.constraints if isinstance(key, (PrimaryKeyConstraint, UniqueConstraint))]
+    unique = [key.columns for key in (*keys, *(index for index in table.indexes if index.unique))]
+    return Table(
+        table.name,
+        MetaData(),
+        *(Column(column.name, column.type) for column in table.columns),
+        *(UniqueConstraint(*(column.name for column in columns)) for columns in unique if columns),
+        schema=table.schema,
     )
 
 
@@ -322,7 +486,7 @@ def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> 
 def _owned_is_declared(key: tuple[str, str, str], declared: Facts) -> bool:
     _, on, name = key
     return (
-        ("function", on, name) in declared
+        any((kind, on, name) in declared for kind in ("function", "statistics"))
         if name
         else ("persistence", on, "") in declared or ("schema", on, on) in declared
     )
@@ -334,7 +498,7 @@ def _reported(declared: Facts, found: Facts) -> Iterator[Difference]:
     whole = {
         difference.fact.name
         for difference in differences(declared, found)
-        if difference.fact.kind == "function" and difference.statements != difference.fact.alter
+        if difference.fact.kind == "function" and not difference.is_altered
     }
     for difference in differences(declared, found):
         fact = difference.fact

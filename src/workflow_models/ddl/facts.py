@@ -6,12 +6,14 @@ comparing, writing and undoing need no code for each kind. The kinds that SQLAlc
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection, Enum, TextClause, text
 
+from .item import literal, quoted
 from .relation import GRANTS, RELATIONS
 from .schema import FUNCTIONS, SCHEMA, SETTINGS
 
@@ -56,12 +58,10 @@ class Fact:
             return self.name.partition(" of ")[2]
         return str(self.attributes["column"]) if "sequence" in self.kind else None
 
-    def instead_of(self, other: "Fact") -> tuple[str, ...]:
-        """Give the statements that put it in the place of another one of its key."""
+    def can_alter(self, other: "Fact") -> bool:
+        """Tell whether it can be put in the place of another one of its key without dropping that."""
         fixed = _FIXED.get(self.kind, ())
-        if self.alter and all(self.attributes[name] == other.attributes[name] for name in fixed):
-            return self.alter
-        return (*other.drop, *self.create)
+        return bool(self.alter) and all(self.attributes[name] == other.attributes[name] for name in fixed)
 
 
 Facts = dict[tuple[str, str, str], Fact]
@@ -143,10 +143,73 @@ def of_settings(connection: Connection, bodies: Iterable[str]) -> Facts:
     return {fact.key: fact for *row, on in rows for fact in _each(on, [row])}
 
 
+_ENUM_VALUES = text(
+    "SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = to_regtype(:name)::oid"
+)
+
+
+def of_enums(connection: Connection, enums: Iterable[Enum]) -> Facts:
+    """Read what the values are of the enum types that columns use."""
+    read = (
+        (enum, connection.scalar(_ENUM_VALUES, {"name": quoted(enum.schema, enum.name)})) for enum in enums
+    )
+    return {fact.key: fact for enum, values in read if values for fact in [_enum(enum, values)]}
+
+
+def of_declared_enums(enums: Iterable[Enum]) -> Facts:
+    """Give the facts of enum types as they are declared."""
+    return {fact.key: fact for enum in enums for fact in [_enum(enum, enum.enums)]}
+
+
+def _enum(enum: Enum, values: Sequence[str]) -> Fact:
+    name = quoted(enum.schema, enum.name)
+    return Fact(
+        "enum type",
+        enum.schema or str(enum.name),
+        str(enum.name),
+        {"values": list(values)},
+        (f"CREATE TYPE {name} AS ENUM ({', '.join(map(literal, values))})",),
+        # No value can be taken away: another way back than by hand there is not.
+        tuple(
+            f"ALTER TYPE {name} ADD VALUE IF NOT EXISTS {literal(value)}"
+            + (f" AFTER {literal(values[place - 1])}" if place else "")
+            for place, value in enumerate(values)
+        ),
+        (f"DROP TYPE {name}",),
+    )
+
+
 def _facts(on: str, rows: Iterable[Any]) -> Facts:
     return {fact.key: fact for fact in _each(on, rows)}
 
 
 def _each(on: str, rows: Iterable[Any]) -> Iterator[Fact]:
     for kind, name, attributes, create, alter, drop, foreign in rows:
-        yield Fact(kind, on, name, attributes, tuple(create), tuple(alter), tuple(drop), foreign)
+        yield Fact(
+            kind,
+            on,
+            name,
+            {
+                key: _canonical(value) if isinstance(value, str) else value
+                for key, value in attributes.items()
+            },
+            tuple(map(_exact, create)),
+            tuple(map(_exact, alter)),
+            tuple(drop),
+            foreign,
+        )
+
+
+# A list of texts for a column of limited length, as PostgreSQL prints it when it is written for the first time.
+_LIST = re.compile(r"\(ARRAY\[((?:'(?:[^']|'')*'::character varying(?:, )?)+)\]\)::text\[\]")
+_ITEM = re.compile(r"'(?:[^']|'')*'::character varying")
+
+
+def _exact(statement: str) -> str:
+    """Write such a list so that PostgreSQL prints the same again."""
+    return _LIST.sub(r"(ARRAY[\1]::character varying[])::text[]", statement)
+
+
+def _canonical(value: str) -> str:
+    """Give such a list as PostgreSQL prints it once it was printed and read, as by a dump."""
+    return _LIST.sub(lambda found: "ARRAY[" + _ITEM.sub(r"(\g<0>)::text", found[1]) + "]", value)

@@ -108,7 +108,9 @@ def execute(connection: Connection, statements: Sequence[str], what: str) -> Non
 
     :raises DeclarationError: when PostgreSQL refuses one.
     """
-    for statement in statements:
+    # One round trip where the driver has several statements in one.
+    together = [";\n".join(statements)] if connection.dialect.driver == "psycopg" else statements
+    for statement in filter(None, together):
         try:
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except DBAPIError as error:

@@ -14,6 +14,7 @@ def setup(plugin: Any) -> None:
     Alembic calls this while it is being imported, so what needs it is imported with the first comparison.
     """
     priorities = importlib.import_module("alembic.util").DispatchPriority
+    plugin.add_autogenerate_comparator(_hold, "autogenerate", priority=priorities.FIRST)
     plugin.add_autogenerate_comparator(_compare, "autogenerate", priority=priorities.LAST)
     for target, subgroups in (
         ("table", ("indexes", "foreignkeys", "checkconstraints", "comments")),
@@ -26,6 +27,10 @@ def setup(plugin: Any) -> None:
                 subgroup,
                 priority=priorities.FIRST,
             )
+
+
+def _hold(autogen_context: Any, upgrade_ops: Any) -> Any:
+    return importlib.import_module(".autogenerate", __package__).hold_tables(autogen_context, upgrade_ops)
 
 
 def _compare(autogen_context: Any, upgrade_ops: Any) -> Any:

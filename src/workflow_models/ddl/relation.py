@@ -84,11 +84,14 @@ FROM (
 _INDEX_DEFINITION = f"replace(pg_get_indexdef({{}}), {_ON} || ' ', ' ON ' || :relation || ' ')"
 
 _INDEXES = f"""
-SELECT 'index', relname::text, jsonb_build_object('definition', definition, 'valid', indisvalid),
-    ARRAY[definition] || {comment("'INDEX ' || :schema || quote_ident(relname)", "oid", "pg_class")},
+SELECT 'index', relname::text, jsonb_build_object('definition', definition, 'valid', indisvalid, 'statistics targets', targets),
+    ARRAY[definition] || ARRAY(SELECT 'ALTER INDEX ' || :schema || quote_ident(relname) || ' ALTER COLUMN ' || entry || ' SET STATISTICS '
+        || target FROM jsonb_each_text(targets) AS own (entry, target)) || {comment("'INDEX ' || :schema || quote_ident(relname)", "oid", "pg_class")},
     {NONE}, ARRAY['DROP INDEX ' || :schema || quote_ident(relname)], false
 FROM (
-    SELECT c.oid, c.relname, i.indisvalid AND i.indisready AND i.indislive AS indisvalid, {_INDEX_DEFINITION.format("c.oid")} AS definition
+    SELECT c.oid, c.relname, i.indisvalid AND i.indisready AND i.indislive AS indisvalid, {_INDEX_DEFINITION.format("c.oid")} AS definition,
+        (SELECT jsonb_object_agg(a.attnum, a.attstattarget) FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attstattarget >= 0)
+            AS targets
     FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
     WHERE i.indrelid = :oid AND NOT EXISTS (
         SELECT FROM pg_constraint WHERE conindid = c.oid AND conrelid = :oid AND contype IN ('p', 'u', 'x'))
@@ -96,36 +99,44 @@ FROM (
 """
 
 # A foreign key or CHECK is added NOT VALID and validated by itself, a key gets an index that was built
-# beforehand, so that writers go on. The triggers that enforce a constraint can be disabled one by one.
+# beforehand, so that writers go on; another key takes the place of one in one statement. The triggers that enforce a constraint can be disabled one by one.
 _CONSTRAINTS = f"""
 SELECT kind, conname::text,
-    jsonb_build_object('definition', definition, 'valid', valid, 'disabled triggers', disabled),
+    jsonb_build_object('definition', definition, 'valid', valid, 'triggers', modes,
+        'storage parameters', (SELECT reloptions FROM pg_class WHERE oid = conindid AND contype IN ('p', 'u', 'x'))),
     CASE
         WHEN contype IN ('f', 'c') THEN ARRAY[adding || definition || ' NOT VALID'] || CASE WHEN valid
             THEN ARRAY['ALTER TABLE ' || :relation || ' VALIDATE CONSTRAINT ' || quote_ident(conname)]
             ELSE {NONE} END
         WHEN contype IN ('p', 'u') AND definition NOT LIKE '%WITHOUT OVERLAPS%' THEN ARRAY[
             {_INDEX_DEFINITION.format("conindid")},
-            adding || CASE contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END || ' USING INDEX ' || quote_ident(conname)
-                || CASE WHEN condeferrable THEN ' DEFERRABLE' ELSE '' END
-                || CASE WHEN condeferred THEN ' INITIALLY DEFERRED' ELSE '' END]
+            adding || CASE contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END || ' USING INDEX ' || quote_ident(conname) || deferring]
         ELSE ARRAY[adding || definition]
-    END || CASE WHEN disabled IS NULL THEN {NONE} ELSE ARRAY['DO $triggers$ DECLARE found record; BEGIN FOR found IN '
-        || 'SELECT tgrelid::regclass AS relation, tgname AS name, proname AS function FROM pg_trigger JOIN pg_proc ON '
-        || 'pg_proc.oid = tgfoid JOIN pg_constraint AS c ON c.oid = tgconstraint WHERE c.conname = ' || quote_literal(conname)
-        || ' AND c.conrelid = ' || quote_literal(:relation) || '::regclass AND proname = ANY (' || quote_literal(disabled::text)
-        || ') LOOP EXECUTE format(''ALTER TABLE %s DISABLE TRIGGER %I'', found.relation, found.name); END LOOP; END $triggers$'] END
+    END || CASE WHEN modes IS NULL THEN {NONE} ELSE ARRAY['DO $triggers$ DECLARE alter text; BEGIN FOR alter IN '
+        || 'SELECT format(''ALTER TABLE %s %s TRIGGER %I'', tgrelid::regclass, mode.value, tgname) '
+        || 'FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_constraint AS c ON c.oid = tgconstraint '
+        || 'JOIN jsonb_each_text(' || quote_literal(modes::text) || ') AS mode ON mode.key = proname WHERE c.conname = '
+        || quote_literal(conname) || ' AND c.conrelid = ' || quote_literal(:relation)
+        || '::regclass LOOP EXECUTE alter; END LOOP; END $triggers$'] END
     || {comment("'CONSTRAINT ' || quote_ident(conname) || ' ON ' || :relation", "oid", "pg_constraint")},
-    {NONE}, ARRAY['ALTER TABLE ' || :relation || ' DROP CONSTRAINT ' || quote_ident(conname)],
+    CASE WHEN contype IN ('p', 'u') AND definition NOT LIKE '%WITHOUT OVERLAPS%' THEN ARRAY[
+            replace({_INDEX_DEFINITION.format("conindid")}, 'INDEX ' || quote_ident(conname) || ' ON', 'INDEX ' || next || ' ON'),
+            'ALTER TABLE ' || :relation || ' DROP CONSTRAINT ' || quote_ident(conname) || ', ADD CONSTRAINT ' || quote_ident(conname)
+                || CASE contype WHEN 'p' THEN ' PRIMARY KEY' ELSE ' UNIQUE' END || ' USING INDEX ' || next || deferring]
+        || {comment("'CONSTRAINT ' || quote_ident(conname) || ' ON ' || :relation", "oid", "pg_constraint")} ELSE {NONE} END,
+    ARRAY['ALTER TABLE ' || :relation || ' DROP CONSTRAINT ' || quote_ident(conname)],
     contype = 'f'
 FROM (
     SELECT c.*, {CLEAN.format("replace(replace(pg_get_constraintdef(c.oid), ' NOT VALID', ''), 'REFERENCES ' || c.confrelid::regclass || '(', 'REFERENCES ' || coalesce(CASE WHEN f.relnamespace = pg_my_temp_schema() THEN CAST(:names AS jsonb) ->> f.relname END, c.confrelid::regclass::text) || '(')")} AS definition,
         'ALTER TABLE ' || :relation || ' ADD CONSTRAINT ' || quote_ident(conname) || ' ' AS adding,
+        quote_ident(left(conname, 58) || '_next') AS next,
+        CASE WHEN condeferrable THEN ' DEFERRABLE' ELSE '' END || CASE WHEN condeferred THEN ' INITIALLY DEFERRED' ELSE '' END
+            AS deferring,
         CASE c.contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique constraint' WHEN 'x' THEN 'exclusion constraint'
             WHEN 'c' THEN 'check constraint' ELSE 'foreign key' END AS kind,
         c.convalidated AND coalesce((SELECT indisvalid FROM pg_index WHERE indexrelid = c.conindid), true) AS valid,
-        (SELECT array_agg(p.proname::text ORDER BY p.proname) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
-            WHERE t.tgconstraint = c.oid AND t.tgenabled <> 'O') AS disabled
+        (SELECT jsonb_object_agg(p.proname, CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END)
+            FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE t.tgconstraint = c.oid AND t.tgenabled <> 'O') AS modes
     FROM pg_constraint AS c LEFT JOIN pg_class AS f ON f.oid = c.confrelid WHERE c.conrelid = :oid AND c.contype IN ('p', 'u', 'x', 'c', 'f')
 ) AS own
 """
@@ -145,26 +156,19 @@ SELECT fact.kind, own.attname::text, jsonb_build_object('value', fact.value), CA
         ELSE ARRAY[own.altering || CASE fact.kind
             WHEN 'type' THEN 'TYPE ' || fact.value || ' USING ' || quote_ident(own.attname) || '::' || own.type
             WHEN 'not null' THEN 'DROP NOT NULL'
-            WHEN 'default' THEN coalesce('SET DEFAULT ' || fact.value, 'DROP DEFAULT')
             WHEN 'storage' THEN 'SET STORAGE ' || own.storage
             WHEN 'compression' THEN 'SET COMPRESSION ' || fact.value
             WHEN 'statistics target' THEN 'SET STATISTICS ' || fact.value
             END]
         END, {NONE}, {NONE}, false
 FROM (
-    SELECT a.*, (
-            SELECT replace({CLEAN.format("pg_get_expr(d.adbin, d.adrelid)")}, coalesce(max(quote_literal({CLEAN.format("c.oid::regclass::text")})), ' '),
-                coalesce(max(quote_literal({_SEQUENCE_NAME})), ' '))
-            FROM pg_depend AS s JOIN pg_class AS c ON c.oid = s.refobjid AND c.relkind = 'S'
-            WHERE s.classid = 'pg_attrdef'::regclass AND s.objid = d.oid AND s.refclassid = 'pg_class'::regclass
-        ) AS value,
-        format_type(a.atttypid, a.atttypmod) AS type, t.typstorage,
+    SELECT a.*,
+        {CLEAN.format("format_type(a.atttypid, a.atttypmod)")} AS type, t.typstorage,
         CASE WHEN a.attcollation IN (0, t.typcollation) THEN '' ELSE ' COLLATE ' || a.attcollation::regcollation END AS collation,
         CASE a.attstorage WHEN 'p' THEN 'plain' WHEN 'm' THEN 'main' WHEN 'x' THEN 'extended' ELSE 'external' END AS storage,
         'ALTER TABLE ' || :relation || ' ALTER COLUMN ' || quote_ident(a.attname) || ' ' AS altering,
         quote_ident(left(a.attname, 50) || '_is_not_null') AS proof
     FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
-    LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = ''
     WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped
 ) AS own
 CROSS JOIN LATERAL (VALUES
@@ -172,12 +176,24 @@ CROSS JOIN LATERAL (VALUES
     ('not null', CASE WHEN EXISTS (
             SELECT FROM pg_constraint WHERE conrelid = :oid AND contype = 'n' AND conkey = ARRAY[own.attnum] AND NOT convalidated)
         THEN 'not validated' ELSE own.attnotnull::text END),
-    ('default', own.value),
     ('storage', CASE own.attstorage WHEN own.typstorage THEN 'default' ELSE own.storage END),
     ('compression', CASE own.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' ELSE 'default' END),
     ('statistics target', coalesce(own.attstattarget, -1)::text),
     ('column comment', col_description(:oid, own.attnum))
 ) AS fact (kind, value)
+UNION ALL
+SELECT 'default', attname::text, jsonb_build_object('value', value), ARRAY[altering || 'SET DEFAULT ' || value],
+    ARRAY[altering || 'SET DEFAULT ' || value], ARRAY[altering || 'DROP DEFAULT'], false
+FROM (
+    SELECT a.attname, 'ALTER TABLE ' || :relation || ' ALTER COLUMN ' || quote_ident(a.attname) || ' ' AS altering,
+        (SELECT replace({CLEAN.format("pg_get_expr(d.adbin, d.adrelid)")},
+                coalesce(max(quote_literal({CLEAN.format("c.oid::regclass::text")})), ' '),
+                coalesce(max(quote_literal({_SEQUENCE_NAME})), ' '))
+            FROM pg_depend AS s JOIN pg_class AS c ON c.oid = s.refobjid AND c.relkind = 'S'
+            WHERE s.classid = 'pg_attrdef'::regclass AND s.objid = d.oid AND s.refclassid = 'pg_class'::regclass) AS value
+    FROM pg_attribute AS a JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+) AS own
 UNION ALL
 SELECT 'column option', option_name || ' of ' || attname, jsonb_build_object('value', option_value),
     ARRAY[altering || 'SET (' || option_name || ' = ' || option_value || ')'], {NONE},
@@ -187,12 +203,16 @@ FROM (
     FROM pg_attribute AS a WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped
 ) AS own CROSS JOIN LATERAL pg_options_to_table(own.attoptions)
 UNION ALL
-SELECT 'identity', attname::text, jsonb_build_object('value', kind), ARRAY[altering || 'ADD GENERATED ' || kind || ' AS IDENTITY'],
+SELECT 'identity', attname::text, jsonb_build_object('value', kind),
+    ARRAY[altering || 'SET NOT NULL', altering || 'ADD GENERATED ' || kind || ' AS IDENTITY (SEQUENCE NAME ' || sequence || ')'],
     ARRAY[altering || 'SET GENERATED ' || kind], ARRAY[altering || 'DROP IDENTITY'], false
 FROM (
     SELECT a.attname, 'ALTER TABLE ' || :relation || ' ALTER COLUMN ' || quote_ident(a.attname) || ' ' AS altering,
-        CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END AS kind
-    FROM pg_attribute AS a WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attidentity <> ''
+        CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END AS kind, {_SEQUENCE_NAME} AS sequence
+    FROM pg_attribute AS a JOIN pg_depend AS d ON d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+        AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_class'::regclass AND d.deptype = 'i'
+    JOIN pg_class AS c ON c.oid = d.objid AND c.relkind = 'S'
+    WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attidentity <> ''
 ) AS own
 UNION ALL
 SELECT 'generated column', attname::text, jsonb_build_object('value', value, 'kind', kind),
@@ -202,7 +222,7 @@ SELECT 'generated column', attname::text, jsonb_build_object('value', value, 'ki
             'COMMENT ON COLUMN ' || :relation || '.' || quote_ident(attname) || ' IS ' || quote_literal(note)] END,
     {NONE}, ARRAY['ALTER TABLE ' || :relation || ' ALTER COLUMN ' || quote_ident(attname) || ' DROP EXPRESSION'], false
 FROM (
-    SELECT a.attname, {CLEAN.format("pg_get_expr(d.adbin, d.adrelid)")} AS value, format_type(a.atttypid, a.atttypmod) AS type,
+    SELECT a.attname, {CLEAN.format("pg_get_expr(d.adbin, d.adrelid)")} AS value, {CLEAN.format("format_type(a.atttypid, a.atttypmod)")} AS type,
         CASE a.attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END AS kind, col_description(:oid, a.attnum) AS note
     FROM pg_attribute AS a JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> ''
@@ -263,13 +283,16 @@ JOIN pg_class AS c ON c.oid = i.child
 """
 
 _STATISTICS = rf"""
-SELECT 'statistics', stxname::text, jsonb_build_object('definition', definition, 'target', target),
+SELECT 'statistics', stxname::text, jsonb_build_object('columns', columns, 'expressions', expressions, 'kinds', kinds, 'target', target),
     ARRAY[definition] || CASE target WHEN -1 THEN {NONE}
         ELSE ARRAY['ALTER STATISTICS ' || :schema || quote_ident(stxname) || ' SET STATISTICS ' || target] END
         || {comment("'STATISTICS ' || :schema || quote_ident(stxname)", "oid", "pg_statistic_ext")},
     {NONE}, ARRAY['DROP STATISTICS ' || :schema || quote_ident(stxname)], false
 FROM (
     SELECT s.oid, s.stxname, coalesce(s.stxstattarget, -1) AS target,
+        pg_get_statisticsobjdef_expressions(s.oid) AS expressions, s.stxkind::text[] AS kinds,
+        (SELECT array_agg(a.attname ORDER BY a.attname) FROM pg_attribute AS a
+            WHERE a.attrelid = :oid AND a.attnum = ANY (s.stxkeys)) AS columns,
         regexp_replace(replace(pg_get_statisticsobjdef(s.oid), 'CREATE STATISTICS ' || {_SCHEMA_NAME} || '.',
             'CREATE STATISTICS ' || :schema), ' FROM \S+$', ' FROM ' || :relation)
         AS definition
@@ -296,8 +319,9 @@ _SEQUENCES = f"""
 SELECT CASE WHEN identity THEN 'identity sequence' ELSE 'sequence' END, name, jsonb_build_object('type', type, 'increment', s.seqincrement, 'minimum', s.seqmin,
         'maximum', s.seqmax, 'start', s.seqstart, 'cache', s.seqcache, 'cycle', s.seqcycle,
         'column', attname, 'owned', owned),
-    CASE WHEN identity THEN {NONE} ELSE ARRAY['CREATE SEQUENCE ' || name] END || altering || CASE WHEN identity THEN {NONE}
-        ELSE ARRAY['SELECT setval(' || quote_literal(name) || ', max(' || quote_ident(attname) || ')) FROM ' || :relation] END,
+    CASE WHEN identity THEN {NONE} ELSE ARRAY['CREATE SEQUENCE ' || name] END || altering
+        || ARRAY['SELECT setval(' || quote_literal(name) || ', max(' || quote_ident(attname) || ')) FROM ' || :relation
+            || ' WHERE ' || quote_ident(attname) || ' BETWEEN ' || seqmin || ' AND ' || seqmax],
     altering, CASE WHEN identity THEN {NONE} ELSE ARRAY['DROP SEQUENCE ' || name] END, NOT owned
 FROM (
     SELECT own.*, ARRAY['ALTER SEQUENCE ' || name || ' AS ' || type
@@ -313,6 +337,17 @@ FROM (
         JOIN pg_attribute AS a ON a.attrelid = :oid AND a.attnum = q.attnum
     ) AS own
 ) AS s
+UNION ALL
+SELECT 'sequence persistence', name, jsonb_build_object('value', mode, 'column', attname),
+    ARRAY['ALTER SEQUENCE ' || name || ' SET ' || mode], {NONE}, ARRAY['ALTER SEQUENCE ' || name || ' SET ' || other], false
+FROM (
+    SELECT {_SEQUENCE_NAME} AS name, a.attname, CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE 'LOGGED' END AS mode,
+        CASE c.relpersistence WHEN 'u' THEN 'LOGGED' ELSE 'UNLOGGED' END AS other
+    FROM ({_SEQUENCES_OF}) AS q JOIN pg_class AS c ON c.oid = q.oid
+    JOIN pg_class AS own ON own.oid = :oid AND own.relpersistence <> c.relpersistence
+    JOIN pg_attribute AS a ON a.attrelid = :oid AND a.attnum = q.attnum
+    WHERE q.owned
+) AS own
 """
 
 # The owner's own privileges say nothing about who else has any; MAINTAIN is not on every server version.
@@ -350,6 +385,12 @@ _OWNER = f"""
 SELECT 'owner', '', jsonb_build_object('value', r.rolname),
     ARRAY['ALTER TABLE ' || :relation || ' OWNER TO ' || quote_ident(r.rolname)], {NONE}, {NONE}, false
 FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner WHERE c.oid = :oid
+UNION ALL
+SELECT 'owner', stxname::text, jsonb_build_object('value', r.rolname),
+    ARRAY['ALTER STATISTICS ' || CASE n.oid WHEN pg_my_temp_schema() THEN :schema ELSE quote_ident(n.nspname) || '.' END
+        || quote_ident(stxname) || ' OWNER TO ' || quote_ident(r.rolname)], {NONE}, {NONE}, false
+FROM pg_statistic_ext AS s JOIN pg_roles AS r ON r.oid = s.stxowner JOIN pg_namespace AS n ON n.oid = s.stxnamespace
+WHERE s.stxrelid = :oid
 """
 
 

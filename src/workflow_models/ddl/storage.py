@@ -1,4 +1,4 @@
-"""Storage parameters of tables."""
+"""Storage parameters of tables, and options of columns."""
 
 from collections.abc import Sequence
 
@@ -22,3 +22,20 @@ class StorageParameters(TableItem):
     def statements(self, table: Table, schema: str | None) -> Sequence[str]:
         settings = ", ".join(f"{name} = {value}" for name, value in self.parameters.items())
         return [f"ALTER TABLE {quoted(schema, table.name)} SET ({settings})"]
+
+
+class ColumnOptions(TableItem):
+    """Options that a column must have.
+
+    :param options: as in ALTER TABLE … ALTER COLUMN … SET (…), as ``n_distinct=100``.
+    """
+
+    def __init__(self, column: str, **options: float) -> None:
+        self.column = column
+        self.options = options
+
+    def statements(self, table: Table, schema: str | None) -> Sequence[str]:
+        settings = ", ".join(f"{name} = {value}" for name, value in self.options.items())
+        return [
+            f"ALTER TABLE {quoted(schema, table.name)} ALTER COLUMN {quoted(self.column)} SET ({settings})"
+        ]

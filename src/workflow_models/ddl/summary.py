@@ -57,11 +57,15 @@ class Summary:
 
     :param upgrade: the operations, whose tables and columns are named.
     :param differences: all others.
+    :param replaced: what is dropped and made again around the changes, though it may not differ.
     """
 
-    def __init__(self, upgrade: OpContainer, differences: Sequence[Difference]) -> None:
+    def __init__(
+        self, upgrade: OpContainer, differences: Sequence[Difference], replaced: Sequence[Difference]
+    ) -> None:
         self._columns = list(_of_core(upgrade))
         self._differences = differences
+        self._replaced = replaced
 
     @property
     def changes(self) -> str:
@@ -81,7 +85,14 @@ class Summary:
                 changes.append(f"{title}: {_shortened(difference.values)}")
             if difference.reverse.widens_access:
                 widens.append(title)
-        parts = {"Adds": adds, "Changes": changes, "Drops": drops, "May widen access": widens}
+        again = [_title(each) for each in self._replaced if each.declared == each.found]
+        parts = {
+            "Adds": adds,
+            "Changes": changes,
+            "Makes again": again,
+            "Drops": drops,
+            "May widen access": widens,
+        }
         return "\n".join(_filled(f"{name}: {'; '.join(each)}.") for name, each in parts.items() if each)
 
     def _with(self, title: str) -> str:
@@ -98,7 +109,7 @@ class Summary:
         """Which locks it takes, as far as the kinds of the changes tell."""
         locks = [
             _LOCKS[difference.fact.kind].format(difference.fact.on)
-            for difference in self._differences
+            for difference in (*self._differences, *self._replaced)
             if difference.fact.kind in _LOCKS and not difference.with_table
         ]
         locks = [*(lock for _, _, lock in self._columns), *locks]

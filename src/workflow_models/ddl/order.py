@@ -1,0 +1,319 @@
+"""In which order differences are settled: what uses others goes before them, and comes after them.
+
+Nothing here knows of Alembic. Each direction of a revision is ordered by itself, from differences that
+point that way.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from .compare import Difference
+from .dependencies import Dependency, Key
+from .facts import Fact, Facts
+from .item import literal, quoted
+
+# What others need comes first; it is dropped the other way round. What is built outside of a transaction
+# comes last, since all before it is committed then.
+ORDER = (
+    "schema",
+    "enum type",
+    "function",
+    "owner",
+    "persistence",
+    "of type",
+    "inheritance",
+    "type",
+    "generated column",
+    "identity",
+    "sequence",
+    "identity sequence",
+    "sequence persistence",
+    "default",
+    "storage",
+    "compression",
+    "statistics target",
+    "column option",
+    "storage parameter",
+    "statistics",
+    "rule",
+    "trigger",
+    "policy",
+    "row security",
+    "grant",
+    "default privilege",
+    "setting",
+    "column comment",
+    "table comment",
+    "not null",
+    "index",
+    "primary key",
+    "unique constraint",
+    "exclusion constraint",
+    "check constraint",
+    "foreign key",
+    "replica identity",
+    "clustering",
+    "other object",
+)
+# Before columns are made that may use them.
+_BEFORE_COLUMNS = ("schema", "enum type", "function", "type")
+
+Step = tuple[Difference, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The statements of one direction, each with the difference that it settles.
+
+    :param before: those that come before tables and columns are made or dropped.
+    :param after: those that come after it.
+    """
+
+    before: Sequence[Step]
+    after: Sequence[Step]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    :param differences: what differs.
+    :param declared: all that is declared.
+    :param found: all that was found.
+    :param dependencies: what uses what in the database; empty where nothing has to be dropped for a change.
+    """
+
+    differences: Sequence[Difference]
+    declared: Facts = field(default_factory=dict)
+    found: Facts = field(default_factory=dict)
+    dependencies: Sequence[Dependency] = ()
+
+
+def needs_dependencies(differences: Iterable[Difference]) -> bool:
+    """Tell whether a change takes away, or alters, what something else may use."""
+    return any(_unsettled(difference) is not None for difference in differences)
+
+
+def _unsettled(difference: Difference) -> Fact | None:
+    """Give the fact that is not there for a while, or that PostgreSQL alters under nobody."""
+    fact = difference.found or difference.fact
+    if difference.with_table or not (difference.found or fact.kind == "generated column"):
+        return None
+    used = ("function", "primary key", "unique constraint", "exclusion constraint", "index")
+    if (fact.kind == "type" and difference.declared is not None) or fact.kind == "generated column":
+        return fact
+    # Another key takes the place of one in one statement, but not where somebody needs the first.
+    is_key = fact.kind in ("primary key", "unique constraint")
+    return fact if fact.kind in used and (is_key or not difference.is_altered) else None
+
+
+def settled(comparison: Comparison) -> tuple[list[Difference], list[str]]:
+    """Give what has to be done: also what is dropped and made again around a change, since it uses that.
+
+    Where only the name of something differs, it is renamed.
+
+    :returns: the changes, and in words what belongs to somebody else and stands in the way of one.
+    """
+    changes = {difference.fact.key: difference for difference in _renamed(comparison.differences)}
+    in_the_way: dict[str, None] = {}
+    for change in list(changes.values()):
+        kind, on, name = change.fact.key
+        # PostgreSQL converts a default only where that needs no words.
+        if kind == "default" and change.found is not None and ("type", on, name) in changes:
+            changes[change.fact.key] = replace(change, replaced=True)
+    for dependency in comparison.dependencies:
+        # A foreign key goes with its column, also one that is nobody's concern otherwise.
+        key, column = dependency.key, dependency.used
+        if key and key[0] == "foreign key" and column[0] == "type" and column not in comparison.declared:
+            changes.setdefault(key, Difference(comparison.declared.get(key), comparison.found[key]))
+    open_ = [fact for change in changes.values() if (fact := _unsettled(change))]
+    for fact in open_:
+        for dependency in comparison.dependencies:
+            if not dependency.is_broken_by(fact) or dependency.key == fact.key:
+                continue
+            key = dependency.key
+            known = changes.get(key) if key else None
+            if known is None:
+                declared = comparison.declared.get(key) if key else None
+                if key is not None and declared is None and _goes_with_its_column(key, comparison.declared):
+                    # The core drops and adds the column, but later and earlier.
+                    changes[key] = Difference(None, replace(comparison.found[key], create=()))
+                    continue
+                if key is not None and key[0] == "foreign key" and fact.kind == "type" and declared is None:
+                    continue
+                if key is None or declared is None:
+                    in_the_way[f"{dependency.user} uses {' '.join((fact.kind, fact.name))}"] = None
+                    continue
+                known = Difference(declared, comparison.found[key])
+            if known.found is None or known.replaced:
+                continue
+            assert key is not None
+            changes[key] = replace(known, replaced=True)
+            open_ += [known.found]
+    added = _of_added_columns(comparison) if open_ else ()
+    return [*changes.values(), *added, *_lost(changes, comparison)], list(in_the_way)
+
+
+def _goes_with_its_column(key: Key, facts: Facts) -> bool:
+    kind, on, name = key
+    return kind in ("default", "generated column") and ("type", on, name) not in facts
+
+
+def _of_added_columns(comparison: Comparison) -> Iterator[Difference]:
+    """Give what new columns use, which the way back takes away before it changes that."""
+    for key, declared in comparison.declared.items():
+        if _goes_with_its_column(key, comparison.found) and ("persistence", key[1], "") in comparison.found:
+            yield Difference(replace(declared, create=()), None)
+
+
+def _lost(changes: dict[Key, Difference], comparison: Comparison) -> Iterator[Difference]:
+    """Give what goes with a sequence, or with a column, that is made anew."""
+    for change in changes.values():
+        fact = change.fact
+        if change.with_table or fact.kind not in ("sequence", "identity sequence", "generated column"):
+            continue
+        if change.is_altered or (fact.kind != "generated column" and change.declared is None):
+            continue
+        column = str(fact.column)
+        for key, declared in comparison.declared.items():
+            found = comparison.found.get(key)
+            if found is None or key in changes or key[1] != fact.on:
+                continue
+            of_column = (declared.column == column and declared.kind not in ("type", "column comment")) or (
+                declared.kind == "grant" and declared.name.endswith(f"({quoted(column)})")
+            )
+            of_sequence = declared.name.endswith(f" on the sequence of {quoted(column)}")
+            if of_column if fact.kind == "generated column" else of_sequence:
+                yield Difference(replace(declared, drop=()), replace(found, drop=()), replaced=True)
+
+
+def plan(changes: Sequence[Difference]) -> Plan:
+    """Give the statements of one direction in an order in which they can run.
+
+    Indexes are dropped at the beginning and built at the end, outside of the transaction; all that decides
+    who may see or do what changes within one.
+    """
+    ordered = sorted(changes, key=lambda change: ORDER.index(change.fact.kind))
+    backwards = list(reversed(ordered))
+    late = [change for change in backwards if _is_dropped_late(change, changes)]
+    drops = [change for change in backwards if change not in late]
+    indexes = [change for change in drops if change.fact.kind == "index"]
+    around = [change for change in ordered if change.fact.kind in _BEFORE_COLUMNS]
+    rest = [change for change in ordered if change not in around]
+    # What tables that go still use is changed after they are gone.
+    tables_go = any(change.with_table and change.declared is None for change in changes)
+    first, then = ([], around) if tables_go else (around, [])
+    keys = any(change.fact.kind in ("index", "primary key", "unique constraint") for change in rest)
+    return Plan(
+        before=[
+            *((each, statement) for each in indexes for statement in each.drop),
+            *(
+                (each, statement)
+                for each in drops
+                if each not in indexes and each not in then
+                for statement in each.drop
+            ),
+            *((each, statement) for each in first for statement in each.make),
+        ],
+        after=[
+            *((each, statement) for each in drops if each in then for statement in each.drop),
+            *((each, statement) for each in then for statement in each.make),
+            *((each, statement) for each in rest for statement in each.make[: _inside(each, keys)]),
+            *((each, statement) for each in late for statement in each.drop),
+            *((each, statement) for each in rest for statement in each.make[_inside(each, keys) :]),
+        ],
+    )
+
+
+def _inside(change: Difference, keys: bool) -> int:
+    """Give how many of its statements need nothing that is built outside of the transaction.
+
+    :param keys: whether keys are built there.
+    """
+    if change.with_table or ORDER.index(change.fact.kind) < ORDER.index("not null"):
+        return len(change.make)
+    # Added NOT VALID, so that what is written from now on is right.
+    return int(change.fact.kind == "check constraint" or (change.fact.kind == "foreign key" and not keys))
+
+
+def _is_dropped_late(change: Difference, changes: Sequence[Difference]) -> bool:
+    """Tell whether what is dropped may be in use until all the others have changed."""
+    fact = change.fact
+    if change.declared is not None:
+        return False
+    if fact.kind == "function":
+        # Calls could not be told apart while both it and another one of its name are there.
+        name = fact.name.partition("(")[0]
+        return not any(
+            each.found is None and each.fact.kind == "function" and each.fact.name.partition("(")[0] == name
+            for each in changes
+        )
+    if fact.kind == "sequence":
+        # Unless an identity of the column gets its name.
+        return not any(
+            each.found is None and each.fact.key == ("identity", fact.on, fact.column) for each in changes
+        )
+    return fact.kind in ("schema", "enum type")
+
+
+_RENAMED_BY = {
+    "policy": "ALTER POLICY {} ON {table} RENAME TO {}",
+    "trigger": "ALTER TRIGGER {} ON {table} RENAME TO {}",
+    "index": "ALTER INDEX IF EXISTS {schema}{} RENAME TO {}",
+    "sequence": "ALTER SEQUENCE IF EXISTS {} RENAME TO {}",
+    "primary key": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
+    "unique constraint": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
+    "exclusion constraint": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
+    "check constraint": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
+    "foreign key": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
+}
+
+
+def _renamed(differences: Sequence[Difference]) -> Iterator[Difference]:
+    """Make one change of two where something is there under another name than the declared one."""
+    left = list(differences)
+    for missing in [difference for difference in differences if difference.found is None]:
+        fact = missing.fact
+        if fact.kind not in _RENAMED_BY or missing.with_table:
+            continue
+        for extra in left:
+            other = extra.found
+            if extra.declared is None and other is not None and _differ_in_name_only(fact, other):
+                left.remove(extra)
+                left[left.index(missing)] = Difference(
+                    replace(fact, alter=(_rename(other, fact),)),
+                    replace(other, alter=(_rename(fact, other),)),
+                )
+                break
+    return iter(left)
+
+
+def _differ_in_name_only(one: Fact, other: Fact) -> bool:
+    return one.key[:2] == other.key[:2] and _nameless(one) == _nameless(other)
+
+
+def _nameless(fact: Fact) -> dict[str, object]:
+    name = quoted(fact.name)
+    return {
+        key: value.replace(f" {name} ", " ", 1)
+        if isinstance(value, str) and fact.kind in ("index", "trigger")
+        else value
+        for key, value in fact.attributes.items()
+    }
+
+
+def _rename(old: Fact, new: Fact) -> str:
+    if new.kind == "sequence":
+        # Its name is as a statement says it, schema and all.
+        return _RENAMED_BY[new.kind].format(old.name, new.name.rpartition(".")[2])
+    schema, dot, _ = new.on.rpartition(".")
+    statement = _RENAMED_BY[new.kind].format(
+        quoted(old.name), quoted(new.name), table=new.on, schema=schema + dot
+    )
+    if "RENAME CONSTRAINT" not in statement:
+        return statement
+    return (
+        "DO $rename$ BEGIN IF EXISTS (SELECT FROM pg_constraint "
+        f"WHERE conrelid = {literal(new.on)}::regclass AND conname = {literal(old.name)}) "
+        f"THEN {statement}; END IF; END $rename$"
+    )

@@ -1,0 +1,321 @@
+"""Whatever somebody edits in the models, the revision that is generated goes up, down and up again."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Sequence,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.schema import SchemaItem
+
+from tests.databases import Database
+from tests.ddl.proof import Proof
+from workflow_models.ddl import Function, Grant, Policy, RowSecurity, Schema, Statistics, Trigger
+
+ROWS = "INSERT INTO tickets (title) SELECT 'ticket ' || n FROM generate_series(1, 3) AS n"
+
+
+def desk(
+    *items: SchemaItem, id: Column[int] | None = None, more: Callable[[MetaData], object] | None = None
+) -> MetaData:
+    """A table with these items; ``more`` declares what belongs to the MetaData."""
+    metadata = MetaData()
+    Schema("desk", metadata)
+    if more:
+        more(metadata)
+    columns = {column.name: column for column in items if isinstance(column, Column)}
+    columns.setdefault("title", Column("title", Text))
+    Table(
+        "tickets",
+        metadata,
+        id if id is not None else Column("id", Integer, primary_key=True),
+        *columns.values(),
+        RowSecurity(),
+        *(item for item in items if not isinstance(item, Column)),
+    )
+    return metadata
+
+
+def function(
+    name: str = "level",
+    *,
+    arguments: str = "",
+    returns: str = "integer",
+    body: str = "SELECT 3",
+    volatility: str = "IMMUTABLE",
+    language: str = "sql",
+) -> Callable[[MetaData], object]:
+    return lambda metadata: Function(
+        name,
+        metadata,
+        schema="desk",
+        arguments=arguments,
+        returns=returns,
+        body=body,
+        language=language,
+        volatility=volatility,
+    )
+
+
+def functions(*each: Callable[[MetaData], object]) -> Callable[[MetaData], object]:
+    return lambda metadata: [declare(metadata) for declare in each]
+
+
+def children(metadata: MetaData) -> object:
+    return Table(
+        "notes",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("ticket_id", Integer, ForeignKey("tickets.id")),
+        Column("email", Text),
+    )
+
+
+def moods(metadata: MetaData) -> object:
+    return Table(
+        "moods",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("mood", Enum("good", "bad", name="mood")),
+    )
+
+
+TOUCH = function(
+    "touch", returns="trigger", body="BEGIN RETURN NEW; END", language="plpgsql", volatility="VOLATILE"
+)
+
+
+def used() -> tuple[SchemaItem, ...]:
+    """Everything that may use the column ``level``."""
+    return (
+        Policy("Urgent", "SELECT", using="level > 1"),
+        Trigger("touch", "AFTER", "UPDATE", "desk.touch()", columns=("level",), when="NEW.level > 1"),
+        Index("by_level", text("(level + 1)"), postgresql_where=text("level > 0")),
+        CheckConstraint("level < 100", name="few"),
+        Statistics("level_title", "level", "title"),
+        Column("twice", BigInteger, Computed("level * 2", persisted=True)),
+    )
+
+
+def calling(call: str = "desk.level()") -> tuple[SchemaItem, ...]:
+    """Everything that may call a function."""
+    return (
+        Policy("Mine", "SELECT", using=f"id = {call}::integer"),
+        Trigger("touch", "BEFORE", "UPDATE", "desk.touch()", when=f"NEW.id = {call}::integer"),
+        Index("by_call", text(f"(id + {call}::integer)")),
+        CheckConstraint(f"id <> {call}::integer + 1000", name="far"),
+        Column("level", Integer, server_default=text(f"{call}::integer")),
+        Column("computed", Integer, Computed(f"id + {call}::integer", persisted=True)),
+    )
+
+
+CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
+    "serial to identity": (
+        lambda: desk(Grant("USAGE", to="anon", sequence_of="id")),
+        lambda: desk(
+            Grant("USAGE", to="anon", sequence_of="id"),
+            id=Column("id", Integer, Identity(), primary_key=True),
+        ),
+    ),
+    "identity to serial": (
+        lambda: desk(
+            Grant("USAGE", to="anon", sequence_of="id"),
+            id=Column("id", Integer, Identity(always=True), primary_key=True),
+        ),
+        lambda: desk(Grant("USAGE", to="anon", sequence_of="id")),
+    ),
+    "type of a column that is used": (
+        lambda: desk(Column("level", Integer), *used(), more=TOUCH),
+        lambda: desk(Column("level", BigInteger), *used(), more=TOUCH),
+    ),
+    "type of a column with a default": (
+        lambda: desk(Column("level", Text, server_default=text("'7'"))),
+        lambda: desk(Column("level", Integer, server_default=text("7"))),
+    ),
+    "type of a column with a CHECK that the other type cannot have": (
+        lambda: desk(
+            Column("level", Text),
+            CheckConstraint("level ~ '^[0-9]'", name="number"),
+            Index("lower", text("lower(level)")),
+        ),
+        lambda: desk(Column("level", Integer), CheckConstraint("level > 0", name="number")),
+    ),
+    "result of a function that is called": (
+        lambda: desk(*calling(), more=functions(function(), TOUCH)),
+        lambda: desk(*calling(), more=functions(function(returns="bigint"), TOUCH)),
+    ),
+    "defaulted argument of a function that is called": (
+        lambda: desk(*calling(), more=functions(function(), TOUCH)),
+        lambda: desk(*calling(), more=functions(function(arguments="a integer DEFAULT 1"), TOUCH)),
+    ),
+    "defaulted argument taken away": (
+        lambda: desk(
+            *calling("desk.level(1)"),
+            more=functions(function(arguments="a integer, b integer DEFAULT 1"), TOUCH),
+        ),
+        lambda: desk(*calling("desk.level(1)"), more=functions(function(arguments="a integer"), TOUCH)),
+    ),
+    "name of an argument": (
+        lambda: desk(*calling("desk.level(1)"), more=functions(function(arguments="a integer"), TOUCH)),
+        lambda: desk(*calling("desk.level(b => 1)"), more=functions(function(arguments="b integer"), TOUCH)),
+    ),
+    "functions declared before what they call": (
+        lambda: desk(),
+        lambda: desk(
+            Policy("Mine", "SELECT", using="id = desk.first()"),
+            more=functions(
+                function("first", body="SELECT desk.second()"),
+                function("second", body="SELECT desk.third()"),
+                function("third"),
+            ),
+        ),
+    ),
+    "primary key with one more column": (
+        lambda: desk(
+            Column("title", Text, nullable=False),
+            PrimaryKeyConstraint("id", name="tickets_pkey"),
+            id=Column("id", Integer),
+        ),
+        lambda: desk(
+            Column("title", Text, nullable=False),
+            PrimaryKeyConstraint("id", "title", name="tickets_pkey"),
+            id=Column("id", Integer),
+        ),
+    ),
+    "unique key that a foreign key needs": (
+        lambda: desk(UniqueConstraint("id", name="once"), more=children),
+        lambda: desk(UniqueConstraint("id", "title", name="once"), more=children),
+    ),
+    "column and all that uses it dropped": (
+        lambda: desk(Column("level", Integer), *used(), more=TOUCH),
+        lambda: desk(more=TOUCH),
+    ),
+    "column and all that uses it added": (
+        lambda: desk(more=TOUCH),
+        lambda: desk(Column("level", Integer), *used(), more=TOUCH),
+    ),
+    "policy without the column that is dropped": (
+        lambda: desk(Column("level", Integer), Policy("Urgent", "SELECT", using="level > 1")),
+        lambda: desk(Policy("Urgent", "SELECT", using="id > 1")),
+    ),
+    "generated column that is used": (
+        lambda: desk(
+            Column("level", Integer, Computed("id * 2", persisted=True)),
+            Grant("SELECT", to="anon", columns=("level",)),
+            *used()[:5],
+            more=TOUCH,
+        ),
+        lambda: desk(
+            Column("level", Integer, Computed("id * 3", persisted=True)),
+            Grant("SELECT", to="anon", columns=("level",)),
+            *used()[:5],
+            more=TOUCH,
+        ),
+    ),
+    "enum type": (
+        lambda: desk(),
+        lambda: desk(Column("mood", Enum("good", "bad", name="mood"), server_default="good"), more=moods),
+    ),
+    "sequence": (
+        lambda: desk(),
+        lambda: desk(Column("number", Integer, Sequence("numbers"))),
+    ),
+    "texts of limited length": (
+        lambda: desk(),
+        lambda: desk(
+            Column("state", String(20), server_default="open"),
+            CheckConstraint("state IN ('open', 'it''s')", name="state"),
+            Policy("Open", "SELECT", using="state IN ('open', 'new')"),
+            Index("states", "id", postgresql_where=text("state IN ('open', 'new')")),
+        ),
+    ),
+    "texts with signs that mean something to drivers": (
+        lambda: desk(),
+        lambda: desk(
+            Column("state", Text, server_default=text(r"'100% \:new'")),
+            CheckConstraint(r"state LIKE '%\:new'", name="new"),
+            more=lambda metadata: Table(
+                "signs", metadata, Column("sign", Text), CheckConstraint("sign LIKE '%s'", name="sign")
+            ),
+        ),
+    ),
+    "column whose default calls what is replaced dropped": (
+        lambda: desk(Column("level", Integer, server_default=text("desk.level()")), more=function()),
+        lambda: desk(more=function(returns="bigint")),
+    ),
+    "column with a foreign key dropped": (
+        lambda: desk(more=children),
+        lambda: desk(
+            more=lambda metadata: Table(
+                "notes", metadata, Column("id", Integer, primary_key=True), Column("email", Text)
+            )
+        ),
+    ),
+    "table added while a function is replaced": (
+        lambda: desk(more=function()),
+        lambda: desk(
+            more=functions(
+                function(returns="bigint"),
+                lambda metadata: Table(
+                    "marks",
+                    metadata,
+                    Column("id", Integer, primary_key=True),
+                    RowSecurity(),
+                    Policy("Mine", "SELECT", using="id = desk.level()"),
+                ),
+            )
+        ),
+    ),
+    "table with what belongs to it": (
+        lambda: desk(),
+        lambda: desk(more=children),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_the_models_goes_up_and_down(
+    name: str, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    before, after = CHANGES[name]
+    with empty.engine().begin() as connection:
+        before().create_all(connection)
+    empty.execute(ROWS)
+    proof = prove(empty, metadata=after(), version_table_schema=None)
+
+    generated = proof.generate()
+
+    assert generated.changes
+    proof.of(generated.decided)
+
+
+def test_a_value_that_an_enum_type_lacks_is_added(empty: Database, prove: Callable[..., Proof]) -> None:
+    before, after = (
+        desk(Column("mood", Enum(*values, name="mood")))
+        for values in (("good", "bad"), ("good", "fair", "bad"))
+    )
+    with empty.engine().begin() as connection:
+        before.create_all(connection)
+    proof = prove(empty, metadata=after, version_table_schema=None)
+
+    generated = proof.generate()
+    proof.run(generated.upgrade)
+
+    assert generated.titles == ("modify enum type mood",)
+    assert proof.generate().changes == ()
