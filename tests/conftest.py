@@ -34,6 +34,12 @@ postgresql_noproc = factories.postgresql_noproc(depends_on="server", dbname=f"wm
 
 
 @pytest.fixture(scope="session")
+def workflow_server_url(postgresql_noproc: NoopExecutor) -> str:
+    """Our own plugin, which some tests use as a service does, makes its databases on the same server."""
+    return Database(postgresql_noproc.maintenance_dbname, postgresql_noproc).url(postgresql_noproc.user)
+
+
+@pytest.fixture(scope="session")
 def templates(postgresql_noproc: NoopExecutor) -> Iterator[Templates]:
     templates = Templates(postgresql_noproc, postgresql_noproc.template_dbname)
     yield templates

@@ -6,11 +6,8 @@ binaries make the cluster; unset, it is the newest installed PostgreSQL, else th
 
 import os
 import re
-import shlex
 import shutil
-import socket
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,30 +18,11 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from workflow_models import embedded
+from workflow_models.testing import cluster as clusters
+from workflow_models.testing.cluster import SUPERUSER
 
-SUPERUSER = "postgres"
 # Has what URLs and connection strings must quote; a message that prints it is easily found.
 PASSWORD = "s3cr3t p@ss/w:rd%"
-
-SETTINGS = """
-fsync = off
-full_page_writes = off
-synchronous_commit = off
-wal_level = minimal
-max_wal_senders = 0
-max_wal_size = '256MB'
-max_connections = 200
-autovacuum = off
-jit = off
-timezone = 'UTC'
-listen_addresses = '127.0.0.1'
-"""
-
-# Over TCP passwords count, since messages about wrong ones are tested.
-ACCESS = """
-local all all              trust
-host  all all 127.0.0.1/32 scram-sha-256
-"""
 
 
 class NoServerError(Exception):
@@ -111,56 +89,10 @@ def serve() -> Iterator[Server]:
 
 
 @contextmanager
-def cluster(binaries: Path) -> Iterator[Server]:
-    """A new cluster in a temporary folder, as another account where we are root."""
-    account = embedded.server_account()
-    folder = Path(tempfile.mkdtemp(prefix="wm-", dir=roomy()))
-    if account:
-        os.chown(folder, account.pw_uid, account.pw_gid)
-    # Programs do not always run from memory.
-    copies = Path("/tmp") / f"{folder.name}-binaries"
-    binaries = embedded.reachable(binaries, account, copies)
-    pgdata = folder / "data"
-
-    def run(*command: str | Path) -> None:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, check=False, **embedded.as_account(account),
-        )  # fmt: skip
-        if done.returncode:
-            log = folder / "log"
-            raise NoServerError(
-                f"{command[0]} failed:\n{done.stdout}{log.read_text() if log.exists() else ''}"
-            )
-
-    pg_ctl: list[str | Path] = [binaries / "pg_ctl", "--pgdata", pgdata]
-    stop = shlex.join(map(str, [*pg_ctl, "stop", "--mode=immediate"]))
-    # Ends when its standard input does, that is with us, however we end.
-    with subprocess.Popen(
-        ["/bin/sh", "-c", f"read -r _; {stop}; rm -rf {folder} {copies}"],
-        cwd="/", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True, **embedded.as_account(account),
-    ):  # fmt: skip
-        run(
-            binaries / "initdb", "--pgdata", pgdata, "--username", SUPERUSER, "--auth=trust",
-            "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
-        )  # fmt: skip
-        port = _free_port()
-        with (pgdata / "postgresql.conf").open("a") as settings:
-            settings.write(f"{SETTINGS}port = {port}\nunix_socket_directories = '{folder}'\n")
-        (pgdata / "pg_hba.conf").write_text(ACCESS)
-        # Off our terminal's and pipes' hands: its output goes to the log from the start.
-        run(*pg_ctl, "start", "--silent", "--wait", "--timeout=60", "--log", folder / "log")
-        yield Server(str(folder), port)
-
-
-def roomy() -> Path:
-    """Memory where there is enough, since hundreds of databases are copied: ten times as fast as a busy disk.
-
-    Short either way: a Unix socket's path may have some hundred bytes.
-    """
-    memory = Path("/dev/shm")
-    return memory if memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30 else Path("/tmp")
+def cluster(binaries: Path, parent: Path | None = None) -> Iterator[Server]:
+    """A new cluster, gone when the block, or this process, ends."""
+    with clusters.cluster(binaries, parent) as made:
+        yield Server(str(made.folder), made.port)
 
 
 # The owner may create roles, and is neither a superuser nor above row-level security.
@@ -196,8 +128,3 @@ def make_roles(server: Server, roles: Iterable[str] = ROLES) -> None:
 def _major(folder: Path) -> int:
     found = re.search(r"\d+", str(folder))
     return int(found[0]) if found else 0
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

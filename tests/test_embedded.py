@@ -23,9 +23,9 @@ import psycopg
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
 
-from tests.server import roomy
 from workflow_models import embedded
 from workflow_models.embedded import EmbeddedServerError
+from workflow_models.testing.cluster import roomy
 
 pytestmark = pytest.mark.skipif(not embedded.installed(), reason="needs the `embedded` extra")
 
