@@ -11,7 +11,7 @@ PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.
 	done)
 
 .NOTPARALLEL:
-.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel bench-upgrade
+.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel bench bench-upgrade
 
 # Where no DATABASE_URL is set: a PostgreSQL of the embedded extra, in a folder that is named.
 upgrade: $(VENV)/.user
@@ -47,6 +47,11 @@ types: $(VENV)/.dev
 wheel: $(VENV)/.dev
 	tests/wheel/run.sh
 
+# What row-level security costs, and how that grows; docs/performance.md.
+bench: LOGS = 1000000
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.performance --logs $(LOGS)
+
 # An upgrade under load, ours beside the naive way; results in bench/results/.
 LOGS = 2000000
 bench-upgrade: $(VENV)/.dev
@@ -65,4 +70,5 @@ $(VENV)/.user: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[dev]'
+	$(BIN)/npm install --prefix $(VENV) --silent --no-fund --no-audit 'typescript@~5.9'
 	@touch $@ $(VENV)/.user

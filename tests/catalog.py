@@ -53,6 +53,13 @@ def _privileges(acl: str, kind: str, owner: str) -> str:
 
 _ROLES = "ARRAY(SELECT coalesce(nullif(r, 0)::regrole::text, 'PUBLIC') FROM unnest(p.polroles) r ORDER BY 1)"
 
+# Other storage parameters are the application's.
+_DECLARED_OPTIONS = [
+    "autovacuum_vacuum_scale_factor",
+    "autovacuum_vacuum_insert_scale_factor",
+    "autovacuum_analyze_scale_factor",
+]
+
 # Each query gives a key and what stands under it.
 _SNAPSHOT = {
     "tables": f"""
@@ -62,6 +69,9 @@ _SNAPSHOT = {
             'row security', c.relrowsecurity,
             'forced', c.relforcerowsecurity,
             'comment', obj_description(c.oid, 'pg_class'),
+            'options', ARRAY(
+                SELECT option FROM unnest(c.reloptions) AS option
+                WHERE split_part(option, '=', 1) = ANY (ARRAY{_DECLARED_OPTIONS}) ORDER BY 1),
             'grants', {_privileges("c.relacl", "r", "c.relowner")})
         FROM pg_class c
         WHERE {_OURS} AND c.relkind NOT IN ('i', 'I', 'S')
@@ -75,6 +85,7 @@ _SNAPSHOT = {
             'generated', a.attgenerated,
             'collation', nullif(a.attcollation, 0)::regcollation::text,
             'storage', a.attstorage,
+            'options', a.attoptions,
             'comment', col_description(c.oid, a.attnum),
             'grants', CASE WHEN a.attacl IS NOT NULL THEN {_privileges("a.attacl", "c", "c.relowner")} END)
         FROM pg_class c
@@ -247,10 +258,11 @@ _FOREIGN_SNAPSHOT = {
         FROM pg_default_acl d
     """,
     "options of our tables": f"""
-        SELECT c.oid::regclass::text, to_jsonb(c.reloptions || t.reloptions)
+        SELECT c.oid::regclass || ' ' || option, to_jsonb(true)
         FROM pg_class c
         LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
-        WHERE {_OURS} AND c.relkind = 'r' AND c.reloptions || t.reloptions IS NOT NULL
+        CROSS JOIN unnest(c.reloptions || t.reloptions) AS option
+        WHERE {_OURS} AND c.relkind = 'r' AND split_part(option, '=', 1) <> ALL (ARRAY{_DECLARED_OPTIONS})
     """,
 }
 
@@ -258,7 +270,7 @@ _FOREIGN_SNAPSHOT = {
 def snapshot(connection: Connection) -> Snapshot:
     """Everything of both tables and of `workflow_private` that the package declares.
 
-    Left out: column order, storage parameters, foreign triggers, foreign keys to `auth.users` and
+    Left out: column order, other storage parameters, foreign triggers, foreign keys to `auth.users` and
     `workflow_triggers`, and what is not told apart on every PostgreSQL (NOT NULL as a constraint).
     """
     return _read(connection, _SNAPSHOT)

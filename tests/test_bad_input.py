@@ -595,12 +595,16 @@ THERE = {
         ALTER TABLE organizations ALTER COLUMN id DROP DEFAULT, ALTER COLUMN id TYPE text
         """,
         "column public.organizations.id has type text, not uuid.",
-        "ALTER TABLE public.organizations ALTER COLUMN id TYPE uuid; -- or rename the table, if it is another",
+        (
+            "ALTER TABLE public.organizations ALTER COLUMN id TYPE uuid; "
+            "-- or rename the table, if it is another"
+        ),
     ),
     "a function of ours with other parameters": (
         """
         CREATE SCHEMA workflow_private;
-        CREATE FUNCTION workflow_private.matches(a uuid, b text[]) RETURNS boolean LANGUAGE sql AS 'SELECT true'
+        CREATE FUNCTION workflow_private.matches(a uuid, b text[]) RETURNS boolean
+            LANGUAGE sql AS 'SELECT true'
         """,
         "workflow_private.matches(uuid,text[]) has other parameters or another result, and is not ours.",
         "DROP ROUTINE workflow_private.matches(uuid,text[]);",

@@ -1,19 +1,31 @@
 """`workflow-models …`, as a shell sees it."""
 
+import json
+import logging
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
-from alembic.script import ScriptDirectory
+from click import Context
 from click.testing import CliRunner, Result
 
+from tests.application.states import REVISIONS
+from tests.command import alembic, ended, start
 from tests.databases import Database
 from workflow_models import metadata
 from workflow_models.cli import main
-from workflow_models.migrations import alembic_config
+from workflow_models.online.locks import only_migrator
+from workflow_models.online.options import Options
+from workflow_models.typescript import interfaces
 
+HEAD = REVISIONS[-1]
+DOCS = Path(__file__).parents[1] / "docs"
 BOTH_TABLES = [table.name for table in metadata.sorted_tables]
 
 
@@ -34,9 +46,7 @@ def names(database: Database, query: str) -> list[str]:
 
 
 def test_show_names_the_revision_first(upgraded: Database) -> None:
-    (head,) = ScriptDirectory.from_config(alembic_config()).get_heads()
-
-    assert show(upgraded).startswith(f"revision {head} (head)\ndatabase {upgraded.name}, PostgreSQL ")
+    assert show(upgraded).startswith(f"revision {HEAD} (head)\ndatabase {upgraded.name}, PostgreSQL ")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +150,7 @@ def test_show_says_what_to_do_about_a_database_that_was_not_migrated(empty: Data
         f"error: database {empty.name} has not been migrated.\n"
         "  Happened: workflow_private.alembic_version holds no revision.\n"
         "  Unchanged: everything; this command only reads.\n"
-        "  Next: run `alembic upgrade head`, whatever tables there are already.\n"
+        "  Next: run `workflow-models upgrade`, whatever tables there are already.\n"
     )
 
 
@@ -186,7 +196,13 @@ main({arguments!r}, prog_name="workflow-models")
 
 @pytest.mark.parametrize(
     ("missing", "arguments"),
-    [("click", ["--help"]), ("rich", ["show"]), ("alembic", ["show"]), ("psycopg", ["show"])],
+    [
+        ("click", ["--help"]),
+        ("rich", ["show"]),
+        ("alembic", ["upgrade"]),
+        ("alembic", ["show"]),
+        ("psycopg", ["show"]),
+    ],
 )
 def test_a_missing_extra_is_named(missing: str, arguments: list[str]) -> None:
     ran = subprocess.run(
@@ -199,6 +215,361 @@ def test_a_missing_extra_is_named(missing: str, arguments: list[str]) -> None:
 
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == f"error: {missing} is not installed.\n  Next: pip install 'workflow-models[cli]'\n"
+
+
+@pytest.fixture
+def old_runs(clone: Callable[[str], Database]) -> Database:
+    """Three runs of 90 days ago: one of them still running, and one that another table points at."""
+    database = clone("adopted_upgraded")
+    database.execute(
+        """
+        DELETE FROM workflow_execution_logs;
+        INSERT INTO workflow_execution_logs (workflow_id, status, created_at, execution_start)
+        SELECT 'a0000000-0000-4000-9000-000000000001', status, old, old
+        FROM CAST(now() - interval '90 days' AS timestamptz) AS old,
+            unnest(ARRAY['success', 'error', 'running']) AS status;
+        INSERT INTO workflow_execution_steps (execution_log_id, step_index, status)
+        SELECT id, 1, 'ok' FROM workflow_execution_logs WHERE status = 'error'
+        """
+    )
+    return database
+
+
+def statuses(database: Database) -> list[str]:
+    return names(database, "SELECT status FROM workflow_execution_logs ORDER BY status")
+
+
+SWEEP = ["sweep", "--older-than", "2h"]
+PRUNE = ["prune", "--older-than", "30d"]
+KEPT = "Kept: 1 that other tables point at.\nKept: 1 still running, for `workflow-models sweep`."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed", "left"),
+    [
+        (SWEEP, "1 run would be marked as error; --apply does it.", ["error", "running", "success"]),
+        ([*SWEEP, "--apply"], "1 of 1 run marked as error.", ["error", "error", "success"]),
+        (
+            [*SWEEP, "--json"],
+            '{"applied": false, "found": 1, "marked": 0}',
+            ["error", "running", "success"],
+        ),
+        (
+            PRUNE,
+            f"1 run would be deleted; --apply does it.\n{KEPT}",
+            ["error", "running", "success"],
+        ),
+        (
+            [*PRUNE, "--apply"],
+            f"1 run deleted.\n{KEPT}",
+            ["error", "running"],
+        ),
+        (
+            [*PRUNE, "--apply", "--status", "running", "--json"],
+            '{"applied": true, "deletable": 1, "deleted": 1, "referenced": 0, "running": 0, "locked": 0}',
+            ["error", "success"],
+        ),
+        (
+            [*PRUNE, "--apply", "--organization", "b0000000-0000-4000-8000-000000000000"],
+            "0 runs deleted.",
+            ["error", "running", "success"],
+        ),
+        (["prune", "--older-than", "91d", "--apply"], "0 runs deleted.", ["error", "running", "success"]),
+        (
+            ["prune", "--older-than", "129000m"],
+            f"1 run would be deleted; --apply does it.\n{KEPT}",
+            ["error", "running", "success"],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "-" in "".join(value) else "",
+)
+def test_sweep_and_prune_change_what_they_say(
+    old_runs: Database, arguments: list[str], printed: str, left: list[str]
+) -> None:
+    ran = run(*arguments, env={"DATABASE_URL": old_runs.url()})
+
+    assert (ran.exit_code, ran.stderr, ran.stdout) == (0, "", f"{printed}\n")
+    assert statuses(old_runs) == left
+
+
+@pytest.mark.parametrize("command", ["sweep", "prune"])
+@pytest.mark.parametrize(
+    "given", ["", "90", "d", "-1d", "0h", "1.5d", "90 d", "3w", "36501d", "99999999999d", "٣d"]
+)
+def test_what_is_not_a_duration_is_a_usage_error(command: str, given: str) -> None:
+    ran = run(command, "--older-than", given)
+
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.endswith(
+        f"Error: Invalid value for '--older-than': {given!r} is not a duration like 90d, 12h or 30m, "
+        "of at most 36500d.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prune"], "Missing option '--older-than'."),
+        ([*PRUNE, "--organization", "acme"], "'acme' is not a valid UUID."),
+        ([*PRUNE, "--status", "failed"], "'failed' is not one of 'running', 'success', 'error', 'partial'."),
+    ],
+    ids=["no age", "organization", "status"],
+)
+def test_an_option_that_prune_does_not_understand_is_a_usage_error(
+    arguments: list[str], message: str
+) -> None:
+    ran = run(*arguments)
+
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.endswith(f"{message}\n")
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("arguments", [SWEEP, PRUNE], ids=["sweep", "prune"])
+def test_sweep_and_prune_say_why_they_do_not_run(empty: Database, arguments: list[str]) -> None:
+    ran = run(*arguments, "--url", empty.url())
+
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        f"error: database {empty.name} has no table workflow_execution_logs.\n"
+        "  Unchanged: everything.\n"
+        "  Next: check the URL, or run `workflow-models upgrade` first.\n"
+    )
+
+
+def test_a_database_is_upgraded_compared_and_downgraded(empty: Database) -> None:
+    env = {"DATABASE_URL": empty.url()}
+    assert run("current", env=env).stdout == f"base (head is {HEAD})\n"
+
+    upgraded = run("upgrade", env=env)
+
+    assert (upgraded.exit_code, upgraded.stdout) == (0, "")
+    assert [line[:6] for line in upgraded.stderr.splitlines()] == [
+        "from: ",
+        *(f"+ {r[:4]}" for r in REVISIONS),
+    ]
+    assert run("current", env=env).stdout == f"{HEAD} (head)\n"
+    checked = run("check", env=env)
+    assert (checked.exit_code, checked.stdout, checked.stderr) == (
+        0,
+        "The database is as the models say.\n",
+        "",
+    )
+
+    assert logging.getLogger("workflow_models").handlers == []
+
+    downgraded = run("downgrade", REVISIONS[1], "--url", empty.url())
+
+    assert downgraded.exit_code == 0
+    assert json.loads(run("current", "--json", env=env).stdout) == {
+        "revisions": [REVISIONS[1]],
+        "head": HEAD,
+        "at_head": False,
+    }
+
+
+def test_a_refused_downgrade_names_the_option_that_allows_it(clone: Callable[[str], Database]) -> None:
+    database = clone("adopted_upgraded")
+
+    refused = run("downgrade", "wf0001_create_workflow_tables", "--url", database.url())
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.endswith("  Next: back it up; if it may go, add --allow-data-loss.\n")
+
+    allowed = run("downgrade", "wf0001_create_workflow_tables", "--url", database.url(), "--allow-data-loss")
+    assert allowed.exit_code == 0
+
+
+def test_check_names_what_differs_but_for_what_may(upgraded: Database) -> None:
+    upgraded.execute("CREATE INDEX slow ON workflow_execution_logs (error_details)")
+    env = {"DATABASE_URL": upgraded.url()}
+
+    checked = run("check", env=env)
+
+    assert (checked.exit_code, checked.stdout) == (1, "")
+    assert checked.stderr == (
+        "error: the database differs from the models.\n"
+        "  Happened:\n"
+        "    index slow on workflow_execution_logs: found, not declared\n"
+        "  Unchanged: everything; the database was only looked at.\n"
+        "  Next: undo by hand what was done by hand; or, what may stay, name after --allow.\n"
+    )
+    as_json = run("check", "--json", env=env)
+    found = {"differences": ["index slow on workflow_execution_logs: found, not declared"]}
+    assert (as_json.exit_code, json.loads(as_json.stdout)) == (1, found)
+    assert run("check", "--allow", "index slow on workflow_execution_logs", env=env).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "of_alembic"),
+    [
+        ([], ["upgrade", "head"]),
+        (["--from", "wf0004_backfill_organization_id"], ["upgrade", "wf0004_backfill_organization_id:head"]),
+        (
+            ["--from", "head", "--to", "base", "--allow-data-loss", "--lock-timeout-ms", "50"],
+            ["-x", "allow-data-loss=true", "-x", "lock-timeout-ms=50", "downgrade", f"{HEAD}:base"],
+        ),
+    ],
+    ids=["all", "from one on", "down"],
+)
+def test_sql_is_what_alembic_writes(arguments: list[str], of_alembic: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "script.sql"
+
+    written = run("sql", *arguments, "-o", str(script))
+
+    assert (written.exit_code, written.output) == (0, "")
+    assert script.read_text() == run("sql", *arguments).stdout
+    assert script.read_text().split() == alembic(*of_alembic, "--sql").stdout.split()
+
+
+def test_the_types_are_written_and_compared(tmp_path: Path) -> None:
+    file = tmp_path / "types.ts"
+    assert run("typescript", "--output", str(file)).exit_code == 0
+    assert file.read_text() == run("typescript").stdout == interfaces()
+    assert run("typescript", "--check", str(file)).output == ""
+    file.write_text(interfaces().replace("duration_ms: number", "duration_ms: string"))
+
+    stale = run("typescript", "--check", str(file))
+
+    assert (stale.exit_code, stale.stdout) == (1, "")
+    assert stale.stderr.startswith(f"error: {file} is not what the models say.\n")
+    assert "    -    duration_ms: string | null;\n    +    duration_ms: number | null;\n" in stale.stderr
+    assert stale.stderr.endswith(
+        f"  Unchanged: that file.\n  Next: run `workflow-models typescript --output {file}`, and commit it.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file or directory"), (b"\xff", "it is not UTF-8")]
+)
+def test_types_that_cannot_be_compared_are_an_error(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    file = tmp_path / "types.ts"
+    if content is not None:
+        file.write_bytes(content)
+
+    checked = run("typescript", "--check", str(file))
+
+    assert (checked.exit_code, checked.stdout) == (1, "")
+    assert checked.stderr == (
+        f"error: {file} cannot be compared: {reason}.\n"
+        f"  Next: run `workflow-models typescript --output {file}`, and commit it.\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["sql", "typescript"])
+def test_a_file_that_cannot_be_written_is_named(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "missing" / "file"
+
+    written = run(command, "--output", str(file))
+
+    assert (written.exit_code, written.stdout) == (1, "")
+    assert written.stderr == (
+        f"error: {file} could not be written.\n"
+        "  Happened: No such file or directory.\n"
+        "  Unchanged: all else; no database was asked.\n"
+        "  Next: name another file.\n"
+    )
+
+
+def test_a_database_that_is_newer_than_the_package_is_told_by_each_command(upgraded: Database) -> None:
+    upgraded.execute("UPDATE workflow_private.alembic_version SET version_num = 'wf9999_from_the_future'")
+    env = {"DATABASE_URL": upgraded.url()}
+
+    for command in (["upgrade"], ["downgrade", "base"], ["check"]):
+        ran = run(*command, env=env)
+        assert (ran.exit_code, ran.stdout) == (1, "")
+        assert ran.stderr.startswith(
+            "error: the database is at wf9999_from_the_future, which these revisions do not know.\n"
+        )
+    assert run("current", env=env).stdout == f"wf9999_from_the_future (head is {HEAD})\n"
+
+
+EVERY = [["upgrade"], ["downgrade", "base"], ["current"], ["check"], ["show"], SWEEP, PRUNE]
+
+
+@pytest.mark.parametrize("arguments", EVERY, ids=lambda arguments: arguments[0])
+def test_a_server_that_does_not_answer_is_one_message(arguments: list[str]) -> None:
+    ran = run(*arguments, "--url", "postgresql://owner:secret@127.0.0.1:1/app")
+
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert isinstance(ran.exception, SystemExit)
+    assert ran.stderr.startswith("error: ")
+    assert "\n  Next: " in ran.stderr
+    assert "secret" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["upgarde"], 2, "Error: No such command 'upgarde'. Did you mean 'upgrade'?"),
+        (
+            ["upgrade", "--lock-tries", "0"],
+            2,
+            "Error: Invalid value for '--lock-tries': 0 is not in the range x>=1.",
+        ),
+        (["typescript", "-o", "a", "--check", "b"], 2, "Error: --check writes nothing: leave --output out."),
+        (["sql", "--from", "wf0009"], 1, "error: Alembic cannot do that."),
+    ],
+    ids=["a command", "an option", "two options", "a revision"],
+)
+def test_what_is_misspelt_is_told(arguments: list[str], status: int, message: str) -> None:
+    ran = run(*arguments)
+
+    assert (ran.exit_code, ran.stdout) == (status, "")
+    assert message in ran.stderr.splitlines()
+
+
+def test_help_lists_every_command() -> None:
+    assert sorted(main.list_commands(Context(main))) == sorted(main.commands)
+    assert [name for name in main.commands if f"\n  {name} " not in run("--help").stdout] == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_commands_in_the_documents_can_be_understood(page: Path) -> None:
+    shown = "".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))
+    for line in re.findall(r"^workflow-models (.*)$", shown, re.MULTILINE):
+        name, *arguments = shlex.split(line, comments=True)
+        main.commands[name].make_context(name, arguments)
+
+
+def test_history_lists_the_revisions_from_the_last_to_the_first() -> None:
+    listed = [line.split()[0] for line in run("history").stdout.splitlines()]
+
+    assert listed == REVISIONS[::-1]
+
+
+def test_an_error_is_coloured_on_a_terminal_only() -> None:
+    arguments = ["show", "--url", "mysql://localhost/app"]
+
+    assert "\x1b" not in run(*arguments).stderr
+    assert "\x1b[31m" in CliRunner().invoke(main, arguments, color=True).stderr
+
+
+def test_an_interrupted_upgrade_ends_with_130(upgraded: Database) -> None:
+    lock = "workflow_private.alembic_version"
+    with upgraded.engine().connect() as first, only_migrator(first, lock, Options()):
+        waiting = start("-m", "workflow_models", "downgrade", "base", env={"DATABASE_URL": upgraded.url()})
+        assert waiting.stderr is not None
+        told = waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        ran = ended(waiting)
+
+    assert told.startswith("waiting for another migrator: ")
+    assert (ran.status, ran.stdout) == (130, "")
+    assert ran.stderr.startswith("error: interrupted.\n")
+
+
+def test_a_shell_completes_commands() -> None:
+    completing = {
+        "_WORKFLOW_MODELS_COMPLETE": "bash_complete",
+        "COMP_WORDS": "workflow-models s",
+        "COMP_CWORD": "1",
+    }
+
+    ran = ended(start("-m", "workflow_models", env=completing))
+
+    assert ran.stdout.splitlines() == ["plain,sql", "plain,show", "plain,sweep"]
 
 
 def test_python_m_runs_the_same_commands() -> None:

@@ -737,6 +737,7 @@ BEFORE = Cursor(datetime(2025, 1, 6, tzinfo=UTC), 10_000)
 # Each reader with the indexes of which one serves it.
 BY_TIME, BY_WORKFLOW = "idx_workflow_exec_org_time", "idx_workflow_execution_logs_workflow_id"
 FAILED, BY_STATUS = "idx_failed_workflow_executions", "idx_workflow_execution_logs_status"
+FAILED_OF_ALL = "idx_failed_organization_executions"
 READERS: dict[str, tuple[Callable[[Session, UUID], Any], set[str]]] = {
     "latest": (lambda session, _: executions(session), {BY_TIME}),
     "next page": (lambda session, _: executions(session, before=BEFORE), {BY_TIME}),
@@ -746,7 +747,7 @@ READERS: dict[str, tuple[Callable[[Session, UUID], Any], set[str]]] = {
         {BY_TIME, BY_WORKFLOW},
     ),
     "running": (lambda session, _: executions(session, status=ExecutionStatus.RUNNING), {BY_TIME, BY_STATUS}),
-    "failed": (lambda session, _: failed_executions(session), {BY_TIME, FAILED}),
+    "failed": (lambda session, _: failed_executions(session), {FAILED_OF_ALL}),
     "failed of a workflow": (lambda session, of: failed_executions(session, workflow_id=of), {FAILED}),
     "summary of a day": (
         lambda session, _: summary(session, datetime(2025, 1, 8, tzinfo=UTC)),

@@ -221,7 +221,7 @@ def test_an_index_whose_build_had_died_is_built_when_the_file_is_run_again(
     database = clone(at("adopted", FILLING))
     first = of("wf0005_index_by_organization", files)[:1]
     push(database, first)
-    of_index = "indexrelid = 'idx_workflow_execution_logs_organization_id'::regclass"
+    of_index = "indexrelid = 'idx_workflow_execution_logs_trigger_id'::regclass"
     database.execute(f"UPDATE pg_index SET indisvalid = false WHERE {of_index}", user=database.superuser)
 
     push(database, first)
@@ -293,7 +293,7 @@ def test_the_command_says_what_it_wrote_which_cli_runs_it_and_what_cannot_be_exp
     assert ran.stderr == (
         f"{len(ran.stdout.splitlines())} files for the Supabase CLI, 2.110.0 or newer.\n"
         f"{FILLING}: its backfill commits after each batch, and no migration file can. Where rows are to be "
-        f"filled its files stop: run `alembic upgrade {FILLING}` there, then push again.\n"
+        f"filled its files stop: run `workflow-models upgrade {FILLING}` there, then push again.\n"
     )
 
 

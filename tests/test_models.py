@@ -101,17 +101,20 @@ INDEXES = {
     },
     "workflow_execution_logs": {
         "workflow_execution_logs_pkey": "btree (id)",
-        "idx_workflow_execution_logs_workflow_id": "btree (workflow_id)",
+        "idx_workflow_execution_logs_workflow_id": "btree (workflow_id, created_at DESC)",
         "idx_workflow_execution_logs_status": "btree (status)",
         "idx_workflow_execution_logs_created_at": "btree (created_at DESC)",
-        "idx_workflow_execution_logs_organization_id": (
-            "btree (organization_id) WHERE (organization_id IS NOT NULL)"
-        ),
+        "idx_workflow_execution_logs_trigger_id": "btree (trigger_id) WHERE (trigger_id IS NOT NULL)",
+        "idx_workflow_execution_logs_organization_id": "btree (organization_id)",
         "idx_workflow_exec_org_time": (
             "btree (organization_id, created_at DESC) WHERE (organization_id IS NOT NULL)"
         ),
         "idx_failed_workflow_executions": (
             "btree (organization_id, workflow_id, created_at DESC)"
+            " WHERE ((status = 'error'::text) AND (organization_id IS NOT NULL))"
+        ),
+        "idx_failed_organization_executions": (
+            "btree (organization_id, created_at DESC)"
             " WHERE ((status = 'error'::text) AND (organization_id IS NOT NULL))"
         ),
     },

@@ -333,7 +333,7 @@ FAILURES: dict[str, tuple[Callable[[str], str], Callable[[PluginDatabase], None]
     "nothing is migrated": (
         lambda url: url,
         nothing,
-        "the template database of the tests could not be prepared: .*alembic upgrade head.*",
+        "the template database of the tests could not be prepared: .*workflow-models upgrade.*",
         PREPARE,
     ),
 }

@@ -18,7 +18,7 @@ from workflow_models.revisions import RevisionError, RevisionUnknownError, known
 
 HEAD = REVISIONS[-1]
 SAY = "UPDATE workflow_private.alembic_version SET version_num = %(revision)s"
-RUN = "run `alembic upgrade head` on it."
+RUN = "run `workflow-models upgrade` on it."
 
 # Each way to ask takes the database, who logs in, and what is accepted.
 Ask = Callable[..., None]

@@ -64,7 +64,7 @@ TIMES_OF_EXECUTION = ("last_executed_at", "updated_at")
 OF_ORCHESTRATION = ("trigger_id", "context", "steps_details", "duration_ms", "retry_count")
 
 INDEXES = {
-    "idx_workflow_execution_logs_organization_id": "(organization_id) WHERE (organization_id IS NOT NULL)",
+    "idx_workflow_execution_logs_organization_id": "(organization_id)",
     "idx_workflow_exec_org_time": "(organization_id, created_at DESC) WHERE (organization_id IS NOT NULL)",
     "idx_failed_workflow_executions": (
         "(organization_id, workflow_id, created_at DESC)"

@@ -728,7 +728,7 @@ def test_a_role_that_row_security_does_not_hold_for_is_refused(
     assert str(refused.value) == (
         f"row-level security does not hold for authenticated on both workflow tables.{NOT_RUN}"
         "take SUPERUSER, BYPASSRLS and the tables' owner from authenticated; then run "
-        "`alembic upgrade head`, which switches row-level security on."
+        "`workflow-models upgrade`, which switches row-level security on."
     )
 
 
@@ -773,7 +773,7 @@ def test_an_outdated_schema_is_refused(
 
     assert str(refused.value) == (
         f"the database lacks a table, column, function, role or grant of the models.{NOT_RUN}"
-        "run `alembic upgrade head` on it."
+        "run `workflow-models upgrade` on it."
     )
 
 

@@ -500,7 +500,7 @@ def create_definitions() -> None:
         "workflow_definitions",
         "SELECT",
         to="authenticated",
-        using="workflow_private.matches(organization_id, (SELECT workflow_private.identity()))",
+        using="nullif(workflow_private.matches(organization_id, (SELECT workflow_private.identity())), false) IS NOT NULL",
     )
     administered = "organization_id = (SELECT workflow_private.administered_organization())"
     op.ensure_policy(
@@ -564,6 +564,7 @@ def create_logs() -> None:
             "error_details": "Why it failed",
         },
     )
+    set_storage_parameters()
     op.create_foreign_key_not_valid(
         "workflow_execution_logs_workflow_id_fkey",
         "workflow_execution_logs",
@@ -579,13 +580,14 @@ def create_logs() -> None:
         "status",
         "status IN ('running', 'success', 'error', 'partial')",
     )
-    for index, column in (
-        ("workflow_id", "workflow_id"),
-        ("status", "status"),
-        ("created_at", "created_at DESC"),
+    for index, columns in (
+        # An application's own one has the first column only.
+        ("workflow_id", ["workflow_id", sa.text("created_at DESC")]),
+        ("status", ["status"]),
+        ("created_at", [sa.text("created_at DESC")]),
     ):
         op.create_index_concurrently(
-            f"idx_workflow_execution_logs_{index}", "workflow_execution_logs", [sa.text(column)]
+            f"idx_workflow_execution_logs_{index}", "workflow_execution_logs", columns
         )
     mine = """EXISTS (
         SELECT FROM public.workflow_definitions AS definition
@@ -620,6 +622,20 @@ def create_logs() -> None:
         check=own,
     )
     enable_row_security("workflow_execution_logs")
+
+
+def set_storage_parameters() -> None:
+    """Let autovacuum keep up with rows that are added for ever."""
+    parameters = {
+        "autovacuum_vacuum_scale_factor": "0.05",
+        "autovacuum_vacuum_insert_scale_factor": "0.05",
+        "autovacuum_analyze_scale_factor": "0.05",
+    }
+    wanted = [f"{name}={value}" for name, value in parameters.items()]
+    op.execute_unless(
+        f"SELECT FROM pg_class WHERE oid = 'workflow_execution_logs'::regclass AND reloptions @> ARRAY{wanted}",
+        f"ALTER TABLE workflow_execution_logs SET ({', '.join(wanted)})",
+    )
 
 
 def enable_row_security(table: str) -> None:

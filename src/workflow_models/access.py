@@ -17,7 +17,13 @@ for _role in (USER, WORKER):
     Role(_role, metadata)
 
 # (SELECT f()) is asked once a statement, a bare f() once a row.
-OWN_OR_SUPER_ADMIN = "workflow_private.matches(organization_id, (SELECT workflow_private.identity()))"
+#
+# PostgreSQL takes a boolean function for true of a third of the rows, and then leaves an index that gives a
+# large organization's latest rows in order; an expression that IS NOT NULL it takes for true of nearly all.
+OWN_OR_SUPER_ADMIN = (
+    "nullif(workflow_private.matches(organization_id, (SELECT workflow_private.identity())), false) "
+    "IS NOT NULL"
+)
 ADMINISTERED = "organization_id = (SELECT workflow_private.administered_organization())"
 WORKERS_OWN = "organization_id = (SELECT workflow_private.worker_organization())"
 

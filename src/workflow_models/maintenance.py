@@ -315,7 +315,7 @@ def _cutoff(connection: Connection, older_than: timedelta, privileges: Sequence[
     may = connection.execute(_PERMISSION, {"age": older_than, "privileges": privileges}).one()
     if not may.migrated:
         problem = f"database {may.database} has no table workflow_execution_logs."
-        step = "check the URL, or run `alembic upgrade head` first."
+        step = "check the URL, or run `workflow-models upgrade` first."
     elif may.missing:
         problem = f"the role {may.role} lacks {', '.join(may.missing)} on workflow_execution_logs."
         step = f"run it as the owner of the table, or as {SERVICE}."

@@ -27,7 +27,7 @@ _BECOME = f"""
     ORDER BY rolname LIMIT 1
 """
 _UNDEFINED_TABLE, _INSUFFICIENT_PRIVILEGE = "42P01", "42501"
-_UPGRADE = "run `alembic upgrade head` on it."
+_UPGRADE = "run `workflow-models upgrade` on it."
 
 
 class RevisionError(WorkflowModelsError):

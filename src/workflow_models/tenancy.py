@@ -26,7 +26,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, RootTransaction, Row, Uuid, event, literal_column, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    RootTransaction,
+    Row,
+    ScalarSelect,
+    Uuid,
+    event,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker, with_loader_criteria
@@ -109,10 +120,8 @@ _OUTDATED = {"3F000", "42P01", "42703", "42883", "42704", "42501"}
 _MODELS = (WorkflowDefinition, WorkflowExecutionLog)
 
 
-def _criteria(organization: str) -> tuple[ExecutableOption, ...]:
+def _criteria(own: ScalarSelect[UUID]) -> tuple[ExecutableOption, ...]:
     """Options by which a statement names the organization that the database knows the caller by."""
-    # A scalar subquery is asked once a statement, a bare function once a row.
-    own = select(literal_column(organization, Uuid())).scalar_subquery()
     # Not propagated: the load of a relationship is a statement too, and gets its own. A lambda, since an
     # expression is not adapted to the alias on the right of an outer join.
     return tuple(
@@ -126,10 +135,15 @@ def _criteria(organization: str) -> tuple[ExecutableOption, ...]:
     )
 
 
-_CRITERIA = {
-    USER: _criteria("(workflow_private.identity())[1]::uuid"),
-    WORKER: _criteria("workflow_private.worker_organization()"),
+# A scalar subquery is asked once a statement, a bare function once a row.
+_OWN_ORGANIZATION = {
+    role: select(literal_column(organization, Uuid())).scalar_subquery()
+    for role, organization in (
+        (USER, "(workflow_private.identity())[1]::uuid"),
+        (WORKER, "workflow_private.worker_organization()"),
+    )
 }
+_CRITERIA = {role: _criteria(own) for role, own in _OWN_ORGANIZATION.items()}
 
 
 class TenantSession(Session):
@@ -174,6 +188,14 @@ class TenantSession(Session):
     @property
     def every_organization(self) -> bool:
         return self._tenant.every_organization
+
+    @property
+    def own_organization(self) -> ScalarSelect[UUID]:
+        """SQL for the tenant's organization, which for a user only the database knows.
+
+        A value for a new row, or a condition on a table that the session does not know.
+        """
+        return _OWN_ORGANIZATION[self._tenant.role]
 
     def get_bind(self, *arguments: Any, bind: Any = None, **options: Any) -> Engine | Connection:
         """The session's one bind.
@@ -331,7 +353,7 @@ class _Tenant:
             raise RowSecurityBypassedError(
                 f"row-level security does not hold for {self.role} on both workflow tables.",
                 next_step=f"take SUPERUSER, BYPASSRLS and the tables' owner from {self.role}; then run "
-                "`alembic upgrade head`, which switches row-level security on.",
+                "`workflow-models upgrade`, which switches row-level security on.",
             )
         self._check_standing(set(found.standing))
 
@@ -404,5 +426,5 @@ def _unreachable() -> UnreachableDatabaseError:
 def _outdated() -> OutdatedSchemaError:
     return OutdatedSchemaError(
         "the database lacks a table, column, function, role or grant of the models.",
-        next_step="run `alembic upgrade head` on it.",
+        next_step="run `workflow-models upgrade` on it.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from sqlalchemy import ScalarSelect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from workflow_models.tenancy import TenantSession
@@ -32,6 +33,11 @@ class AsyncTenantSession(AsyncSession):
     @property
     def every_organization(self) -> bool:
         return self.sync_session.every_organization
+
+    @property
+    def own_organization(self) -> ScalarSelect[UUID]:
+        """As of `TenantSession`."""
+        return self.sync_session.own_organization
 
 
 class AsyncTenantSessionmaker(async_sessionmaker[AsyncTenantSession]):

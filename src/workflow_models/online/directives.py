@@ -7,12 +7,14 @@ own: whatever the revision did before it is committed.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from logging import getLogger
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import Connection, TextClause, text
@@ -35,6 +37,9 @@ Result = TypeVar("Result")
 FILLED_ELSEWHERE = "online_filled_elsewhere"
 """Attribute of Alembic's Config, for scripts whose statements cannot commit: in place of a backfill stands
 what raises an error where that would change a row, with this text as its detail."""
+
+# What `run()` hands to Alembic, online and for a script.
+_OF_A_RUN = ("online_patience", "online_script_lock_timeout_ms")
 
 _FIRST_BATCH_ROWS, _LARGEST_BATCH_ROWS, _BATCH_SECONDS = 2_000, 10_000, 0.25
 _SCRIPT_WINDOW_ROWS = 80_000
@@ -214,9 +219,10 @@ class ConcurrentIndex(MigrateOperation):
         unique: bool = False,
         where: str | None = None,
     ) -> None:
-        """Create an index; one of that name that is INVALID or another is dropped and built anew.
+        """Create an index; one of that name that is INVALID or another is built anew.
 
-        It is built without lock_timeout: it waits for running transactions, but nobody waits for it.
+        Another one serves its readers until then, as ``<name>_ccold``. It is built without lock_timeout: it
+        waits for running transactions, but nobody waits for it.
         """
         operations.invoke(cls(index_name, table_name, columns, unique, where))
 
@@ -225,8 +231,12 @@ class ConcurrentIndex(MigrateOperation):
         with context.autocommit_block():
             if context.as_sql:
                 on_clone = self._sql(on_clone=True)
-                _write(context, statements.drop_different_index(self.name, self.table, on_clone))
+                _write(
+                    context,
+                    statements.set_different_index_aside(self.name, self._aside, self.table, on_clone),
+                )
                 _write(context, self._sql(), waits=True)
+                _write(context, f"DROP INDEX IF EXISTS {statements.beside(self.table, self._aside)}")
                 return
             _retried(context, partial(self._ensure, context))
 
@@ -236,21 +246,33 @@ class ConcurrentIndex(MigrateOperation):
         assert connection is not None
         with transaction(connection):
             found = self._found(connection)
-            if found is not None and found.valid and found.facts == self._wanted(connection):
-                return
+            is_right = found is not None and found.valid and found.facts == self._wanted(connection)
             # With its schema: no search_path of ours holds for a concurrent statement behind a pooler.
             table = _qualified(connection, self.table)
-        if found is not None and found.constraint_name:
-            _run(
-                context,
-                f"ALTER TABLE {statements.relation(self.table)} "
-                f"DROP CONSTRAINT {statements.identifier(found.constraint_name)}",
-            )
+            index, aside = (statements.beside(table, name) for name in (self.name, self._aside))
+            # Left by a run that was killed, it is all that the readers have.
+            is_aside = bool(connection.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": aside}))
+        if is_right and not is_aside:
+            return
+        if found is not None and found.constraint_name and not is_right:
+            constraint = statements.identifier(found.constraint_name)
+            _run(context, f"ALTER TABLE {statements.relation(self.table)} DROP CONSTRAINT {constraint}")
+        elif found is not None and found.valid and not is_right and not is_aside:
+            _run(context, f"ALTER INDEX {index} RENAME TO {statements.identifier(self._aside)}")
+            is_aside, found = True, None
         with without_lock_timeout(connection):
-            if found is not None and not found.constraint_name:
-                _drop_concurrently(context, connection, statements.beside(table, self.name))
-            with _told(context, IndexBuild(self.name, table)):
-                _execute(connection, self._sql(table))
+            if not is_right:
+                if found is not None and not found.constraint_name:
+                    _drop_concurrently(context, connection, index)
+                with _told(context, IndexBuild(self.name, table)):
+                    _execute(connection, self._sql(table))
+            if is_aside:
+                _drop_concurrently(context, connection, aside)
+
+    @property
+    def _aside(self) -> str:
+        """The name of the index that is replaced, as REINDEX CONCURRENTLY calls one."""
+        return f"{self.name[:57]}_ccold"
 
     def _sql(self, table: str | None = None, *, on_clone: bool = False) -> str:
         return statements.index(
@@ -516,7 +538,34 @@ def _retried(context: MigrationContext, execute: Callable[[], Result]) -> Result
 
 
 def _implement(operations: Operations, operation: Any) -> None:
-    operation.run(operations.migration_context)
+    context = operations.migration_context
+    if context.environment_context is not None and context.opts.keys().isdisjoint(_OF_A_RUN):
+        _refuse(context)
+    operation.run(context)
+
+
+def _refuse(context: MigrationContext) -> NoReturn:
+    """Stop an ``env.py`` that runs the migrations itself, in one transaction or in somebody else's.
+
+    Nothing would have looked at the whole plan first, no lock would be given back to those who wait behind
+    it, and a second migrator would go to work beside this one.
+    """
+    env_file = Path(context.script.dir if context.script is not None else "", "env.py")
+    error = MigrationError(
+        "these revisions cannot run under this env.py.",
+        happened="it runs them by itself, so that nobody sees to locks, retries, a second migrator, or to "
+        "what a downgrade would lose.",
+        unchanged="all of this revision; the transaction under way is rolled back.",
+        next_step=(
+            f"in {env_file}, in place of everything from `if context.is_offline_mode():` on, write",
+            "from workflow_models.migrations import run_env",
+            'run_env(config.get_main_option("sqlalchemy.url"), target_metadata=target_metadata)',
+        ),
+    )
+    if context.config is None or context.config.cmd_opts is None:
+        raise error
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 for _operation in (Step, ConcurrentIndex, DropConcurrentIndex, Backfill):

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from logging import getLogger
 from typing import Any
 
 from alembic import context
 from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
+from alembic.util import CommandError, to_tuple
 from sqlalchemy import URL, Connection, Engine, MetaData, event, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
@@ -30,6 +31,8 @@ from .session import SETTINGS, backend_pid, behind_pooler, create_session_engine
 
 log = getLogger(__name__)
 
+VERSION_TABLE = "alembic_version"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -38,6 +41,9 @@ class Target:
     :param url: the database; None where only a script is written.
     :param metadata: what autogenerate compares the database with.
     :param version_table_schema: holds the version table; created by an upgrade.
+    :param guest: a branch label, where the chain is somebody else's and the revisions under that label are
+        its guests. ``configure`` then names the version table, and a copy of the guests' own revision is
+        kept where it is without a host: whoever asks for it need not know of one.
     :param search_path: pinned for the whole run, so that neither names nor printed expressions depend
         on the role or the database.
     :param declared: names of what the models put on tables, by table: it is nobody else's.
@@ -54,19 +60,40 @@ class Target:
     state: str | None = None
     warnings: Sequence[str] = ()
     configure: Mapping[str, Any] = field(default_factory=dict)
+    guest: str | None = None
+
+    @property
+    def version_options(self) -> dict[str, str | None]:
+        """Where Alembic keeps the revision of a database, as options of ``context.configure()``."""
+        names = self.configure if self.guest else {"version_table_schema": self.version_table_schema}
+        return {
+            "version_table_schema": names.get("version_table_schema"),
+            "version_table": names.get("version_table", VERSION_TABLE),
+        }
+
+    @property
+    def version_table(self) -> str:
+        """The name of that table, with its schema where one is named."""
+        return ".".join(filter(None, self.version_options.values()))
+
+    @property
+    def own_version_table(self) -> str:
+        """The name of the version table, or of its copy."""
+        return f"{self.version_table_schema}.{VERSION_TABLE}"
 
 
-def run(target: Callable[[Mapping[str, str]], Target]) -> None:
+def run(target: Callable[[Mapping[str, str]], Target], *, options_of_others: bool = False) -> None:
     """Run the Alembic command that is under way.
 
     :param target: gives what is to be migrated from the ``-x`` arguments. A caller from Python passes
         them as a mapping in ``Config.attributes["x"]``.
+    :param options_of_others: pass over ``-x`` names that mean nothing here, instead of refusing them.
     :raises MigrationError: when called from Python; under the ``alembic`` command the error is printed
         to stderr and the exit status is its ``exit_code``.
     """
     try:
         x = {**context.config.attributes.get("x", {}), **context.get_x_argument(as_dictionary=True)}
-        options = read_options(x)
+        options = read_options(x, *([frozenset(x)] if options_of_others else []))
         if context.is_offline_mode():
             _write_script(target(x), options)
         else:
@@ -94,18 +121,21 @@ def _write_script(target: Target, options: Options) -> None:
         dialect_name="postgresql",
         dialect_opts={"paramstyle": "named"},  # else each % is doubled
         literal_binds=True,
-        target_metadata=target.metadata,
-        version_table_schema=target.version_table_schema,
-        transaction_per_migration=True,
-        output_buffer=script,
-        online_script_lock_timeout_ms=options.lock_timeout_ms,
-        **target.configure,
+        **{
+            **target.configure,
+            **target.version_options,
+            "target_metadata": target.metadata,
+            "transaction_per_migration": True,
+            "output_buffer": script,
+            "online_script_lock_timeout_ms": options.lock_timeout_ms,
+            "on_version_apply": _callbacks(target),
+        },
     )
     migration_context = context.get_context()
     command = dict(migration_context.opts)
     heads = migration_context.get_current_heads()
     plan: list[Any] = list(command["fn"](heads, migration_context))
-    version_table = f"{target.version_table_schema}.alembic_version"
+    version_table = target.version_table
     for statement in (
         # Off again only where the database is where the script starts, so that nothing is done elsewhere
         # by a client that goes on after an error.
@@ -119,7 +149,7 @@ def _write_script(target: Target, options: Options) -> None:
             ours=created(context.script.walk_revisions(), target.declared),
             allow_data_loss=options.allow_data_loss,
         ),
-        f"CREATE SCHEMA IF NOT EXISTS {target.version_table_schema}",
+        *_places_of_versions(target),
     ):
         context.static_output(f"{statement};\n")
     with context.begin_transaction():
@@ -160,6 +190,8 @@ class _Run:
             self.lock_timeout_ms = probe.scalar(
                 text("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'")
             )
+            if self.target.guest:
+                self._require_search_path(probe)
             self._configure(probe, dont_mutate=True)
             command = dict(context.get_context().opts)
             if "destination_rev" not in command:
@@ -167,9 +199,25 @@ class _Run:
                 return
             with (
                 _connect(self.engine) as guard,
-                only_migrator(guard, f"{self.target.version_table_schema}.alembic_version", self.options),
+                only_migrator(guard, self.target.own_version_table, self.options),
             ):
                 self._move(probe, command)
+
+    def _require_search_path(self, probe: Connection) -> None:
+        """Pinning another one would let revisions of the host make their tables elsewhere."""
+        pinned = probe.scalar(text("SELECT current_schema()"))
+        probe.execute(text("SET LOCAL search_path TO DEFAULT"))
+        theirs = probe.scalar(text("SELECT current_schema()"))
+        probe.rollback()
+        if theirs != pinned:
+            raise MigrationError(
+                "these revisions cannot run with another search_path.",
+                happened=f"this role creates its tables in {theirs or 'no schema'}, and the revisions of "
+                f"{self.target.guest} are for {pinned}.",
+                unchanged="nothing was done.",
+                next_step=f"let search_path begin with {pinned} for this role, and name the schema in the "
+                "other models and revisions, and as version_table_schema; or keep the chains apart.",
+            )
 
     def _read(self, connection: Connection, *, compares: bool) -> None:
         """Run a command that changes nothing: current, check, revision."""
@@ -219,9 +267,8 @@ class _Run:
             patience = Patience(self.options, watch.seen)
             while plan:
                 with _connect(self.engine) as connection:
-                    connection.exec_driver_sql(
-                        f"CREATE SCHEMA IF NOT EXISTS {self.target.version_table_schema}"
-                    )
+                    for statement in _places_of_versions(self.target):
+                        connection.exec_driver_sql(statement)
                     connection.commit()
                     watch.watch(backend_pid(connection))
                     try:
@@ -248,7 +295,7 @@ class _Run:
             connection,
             fn=lambda _heads, _context: plan,
             dont_mutate=False,
-            on_version_apply=tell,
+            on_version_apply=(tell, *_callbacks(self.target)),
             online_patience=patience,
             online_watch=watch,
         )
@@ -259,10 +306,13 @@ class _Run:
         connection.commit()  # Alembic would take an open transaction for somebody else's, and never commit
         context.configure(
             connection=connection,
-            target_metadata=self.target.metadata,
-            version_table_schema=self.target.version_table_schema,
-            transaction_per_migration=True,
-            **{**self.target.configure, **arguments},
+            **{
+                **self.target.configure,
+                **self.target.version_options,
+                "target_metadata": self.target.metadata,
+                "transaction_per_migration": True,
+                **arguments,
+            },
         )
 
     def _warn(self, connection: Connection) -> None:
@@ -276,9 +326,7 @@ class _Run:
             log.warning("warning: %s Run: %s", happened, next_step)
 
     def _heads(self, connection: Connection) -> tuple[str, ...]:
-        version = MigrationContext.configure(
-            connection, opts={"version_table_schema": self.target.version_table_schema}
-        )
+        version = MigrationContext.configure(connection, opts=self.target.version_options)
         heads = version.get_current_heads()
         connection.rollback()
         return heads
@@ -346,6 +394,37 @@ class _Run:
             return f"the database is at {_names(self._heads(probe))}"
         except DBAPIError:
             return "the database is at the last revision reported above"
+
+
+def _places_of_versions(target: Target) -> Iterator[str]:
+    yield f"CREATE SCHEMA IF NOT EXISTS {target.version_table_schema}"
+    if target.guest:
+        # As Alembic would make it.
+        yield (
+            f"CREATE TABLE IF NOT EXISTS {target.own_version_table} (version_num varchar(32) NOT NULL, "
+            f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num))"
+        )
+
+
+def _callbacks(target: Target) -> tuple[Callable[..., None], ...]:
+    return (partial(_copy_version, target),) if target.guest else ()
+
+
+def _copy_version(target: Target, *, ctx: MigrationContext, heads: Iterable[str], **_: Any) -> None:
+    """Write down, in the transaction of a step, at which of its revisions a guest is.
+
+    Alembic's own table does not say so once a revision of the host depends on one of the guest.
+    """
+    applied = [
+        revision
+        for revision in (context.script.iterate_revisions(tuple(heads), "base") if heads else ())
+        if target.guest in revision.branch_labels
+    ]
+    passed = {down for revision in applied for down in to_tuple(revision.down_revision, default=())}
+    ctx.execute(f"DELETE FROM {target.own_version_table}")
+    for revision in applied:
+        if revision.revision not in passed:
+            ctx.execute(f"INSERT INTO {target.own_version_table} VALUES ('{revision.revision}')")
 
 
 def _absolute(last: RevisionStep) -> str:

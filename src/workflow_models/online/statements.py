@@ -196,15 +196,20 @@ def index(
     )
 
 
-def drop_different_index(name: str, table: str, on_clone: str) -> str:
-    """Drop an index that is INVALID or not what is wanted: for scripts, where nobody can look first."""
+def set_different_index_aside(name: str, aside: str, table: str, on_clone: str) -> str:
+    """Rename an index that is not what is wanted, or drop it if INVALID: nobody can look before a script."""
     found = f"{index_facts(name, regclass(table))} AND i.indisvalid"
+    index = beside(table, name)
     return _compared(
         table,
         found=found,
         create=on_clone,
         wanted=index_facts(name, _clone_oid(table)),
-        replace=f"DROP INDEX IF EXISTS {beside(table, name)};",
+        replace=f"""IF found IS NOT NULL AND to_regclass({literal(beside(table, aside))}) IS NULL THEN
+        ALTER INDEX {index} RENAME TO {identifier(aside)};
+    ELSE
+        DROP INDEX IF EXISTS {index};
+    END IF;""",
     )
 
 

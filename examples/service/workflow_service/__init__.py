@@ -1,0 +1,1 @@
+"""An HTTP service on workflow-models: its tenants' workflows, their runs, and a worker."""
