@@ -11,7 +11,7 @@ PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.
 	done)
 
 .NOTPARALLEL:
-.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel bench bench-upgrade
+.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel bench bench-upgrade bench-tenancy
 
 # Where no DATABASE_URL is set: a PostgreSQL of the embedded extra, in a folder that is named.
 upgrade: $(VENV)/.user
@@ -21,14 +21,20 @@ upgrade: $(VENV)/.user
 test: $(VENV)/.dev
 	$(PYTEST) $(ARGS)
 
-# The embedded server's own tests start it whatever the others run on: once is enough.
+INSTALLED = $(BIN)/python -c 'from tests.server import installed; raise SystemExit(not installed())'
+# What these test is not the server: on one of them is enough.
+ON_ONE_SERVER = tests/online/test_pooler.py tests/test_beside.py tests/test_bench.py tests/test_pytest_plugin.py \
+	tests/test_tenancy_random.py tests/test_typescript.py
+
+# The embedded server's own tests start it whatever the others run on.
 test-installed: $(VENV)/.dev
-	@if $(BIN)/python -c 'from tests.server import installed; raise SystemExit(not installed())'; then \
+	@if $(INSTALLED); then \
 		set -x; TEST_SERVER=installed $(PYTEST) --ignore=tests/test_embedded.py $(ARGS); \
 	else echo 'no installed PostgreSQL: the tests run on the embedded one only'; fi
 
 test-embedded: $(VENV)/.dev
-	TEST_SERVER=embedded $(PYTEST) $(ARGS)
+	@$(INSTALLED) && ignored='$(ON_ONE_SERVER:%=--ignore=%)'; \
+	set -x; TEST_SERVER=embedded $(PYTEST) $$ignored $(ARGS)
 
 check: lint types wheel test-installed test-embedded
 
@@ -56,6 +62,10 @@ bench: $(VENV)/.dev
 LOGS = 2000000
 bench-upgrade: $(VENV)/.dev
 	$(BIN)/python -m bench.upgrade --logs $(LOGS)
+
+# A tenant session beside a plain one.
+bench-tenancy: $(VENV)/.dev
+	$(BIN)/python -m bench.tenancy
 
 $(BIN)/python:
 	@if [ -z '$(PYTHON)' ]; then echo >&2 \

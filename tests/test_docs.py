@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import Engine
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -28,8 +29,9 @@ def test_the_examples_run_as_written(
         for example in parsed.examples():
             example.evaluate()
     finally:
-        if "engine" in parsed.namespace:
-            parsed.namespace["engine"].dispose()
+        for engine in parsed.namespace.values():
+            if isinstance(engine, Engine):
+                engine.dispose()
 
 
 def test_the_diagram_in_the_readme_is_that_of_the_models() -> None:

@@ -137,7 +137,7 @@ def test_pruning_deletes_old_runs_that_have_ended(live: Database) -> None:
         ({"organization_id": GLOBEX}, {"success", "error", "running"}),
         ({"organization_id": ACME, "status": ExecutionStatus.SUCCESS}, {"error", "running", "foreign"}),
     ],
-    ids=str,
+    ids=["failed", "running", "of Acme", "of Globex", "of Acme that succeeded"],
 )
 def test_pruning_can_be_narrowed(live: Database, chosen: dict[str, Any], left: set[str]) -> None:
     written = {status: write(live, 1, status) for status in ("success", "error", "running")}

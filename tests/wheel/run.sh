@@ -40,3 +40,8 @@ migrations.check(url)
 '
 "$folder/venv/bin/python" -W error "$checkout/tests/wheel/commands.py" \
     "$checkout/tests/application" "$checkout/docs/beside.md"
+
+# The example service, on this wheel.
+cp -R "$checkout/examples/service" "$folder/service"
+pip install "$wheel[asyncio,cli,pytest]" "$folder/service[test]"
+(cd "$folder/service" && "$folder/venv/bin/pytest" --quiet -p no:cacheprovider && "$folder/venv/bin/mypy")
