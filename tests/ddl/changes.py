@@ -591,6 +591,7 @@ _COLUMNS = {
         "ALTER TABLE LOGS ADD COLUMN trigger_id uuid GENERATED ALWAYS AS (workflow_id) STORED; "
         "COMMENT ON COLUMN LOGS.trigger_id IS 'The trigger that started it, a row of workflow_triggers'",
         "remove generated column trigger_id on LOGS",
+        "add index idx_workflow_execution_logs_trigger_id on LOGS",
     ),
     "identity column": change(
         "ALTER TABLE LOGS ALTER retry_count DROP DEFAULT; ALTER TABLE LOGS ALTER retry_count SET NOT NULL; "

@@ -88,9 +88,6 @@ LINTS = (
             "public.workflow_definitions: workflow_definitions_created_by_fkey": (
                 "read only when a user is deleted; there are few workflows"
             ),
-            "public.workflow_execution_logs: workflow_execution_logs_trigger_id_fkey": (
-                "the application's key; read, and then all logs with it, only when a trigger is deleted"
-            ),
             "public.profiles: profiles_organization_id_fkey": "a stand-in, which stays small",
         },
     ),
