@@ -8,7 +8,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from io import StringIO
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from alembic import command
@@ -131,6 +131,16 @@ def test_a_malformed_url_is_refused_and_not_repeated(url: str) -> None:
         "  Unchanged: nothing was connected to.\n"
         "  Next: give one like postgresql://user:password@host:5432/database."
     )
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+def test_from_python_no_url_is_refused_whatever_the_environment_has(
+    monkeypatch: pytest.MonkeyPatch, nothing: Any
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost:1/app")
+
+    with pytest.raises(MigrationError, match="was given for the URL"):
+        migrations.upgrade(nothing)
 
 
 @pytest.mark.parametrize("password", [f"pass@{SECRET}/word", f"pass@{SECRET}?word"])

@@ -306,6 +306,17 @@ def test_with_the_lines_of_the_page_both_chains_are_upgraded_and_the_key_between
         database.execute("INSERT INTO reports (workflow_id) VALUES (gen_random_uuid())")
 
 
+def test_with_the_lines_of_the_page_autogenerate_keeps_off_what_is_ours(
+    empty: Database, project: Projects
+) -> None:
+    service = project(empty)
+    service.end_env_with(RUN_ENV)
+    service.add_revision(depends_on=HEAD, more=ADD_KEY)
+    service.done("upgrade", "heads")
+
+    assert service.done("check").stdout == "No new upgrade operations detected.\n"
+
+
 def test_our_branch_goes_up_and_down_by_its_label(empty: Database, project: Projects) -> None:
     service = project(empty)
     service.end_env_with(RUN_ENV)

@@ -413,6 +413,17 @@ def test_a_workflow_out_of_sight_is_not_found(live: Database, worker: Session) -
         assert [log.id for log in logs_of(live, workflow)] == [log.id for log in before]
 
 
+def test_a_workflow_is_named_by_the_text_of_its_id_too(worker: Session, workflow: UUID) -> None:
+    with record_execution(worker, str(workflow)) as execution:
+        assert execution.workflow_id == workflow
+
+    with (
+        pytest.raises(WorkflowNotFoundError, match="'welcome-mail'"),
+        record_execution(worker, "welcome-mail"),
+    ):
+        raise AssertionError("the block ran")
+
+
 def test_a_run_of_another_workflow_cannot_be_retried(worker: Session, workflow: UUID) -> None:
     with record_execution(worker, ACME_WORKFLOW) as other:
         pass

@@ -878,11 +878,17 @@ ELSEWHERE: dict[str, Callable[[TenantSessionmaker, Engine], object]] = {
         COUNT, bind_arguments={"bind": other}
     ),
     "a connection's bind": lambda maker, other: maker(user=ACME_USER.id).connection({"bind": other}),
+    "the session's bind replaced": lambda maker, other: _rebound(maker(user=ACME_USER.id), other),
     "a mapper's bind": lambda maker, other: maker(user=ACME_USER.id).bind_mapper(Log, other),
     "a table's bind": lambda maker, other: maker(user=ACME_USER.id).bind_table(Log.__table__, other),
     "two phases": lambda maker, other: maker(user=ACME_USER.id, twophase=True).execute(COUNT),
     "two phases on the connection": lambda maker, other: _two_phases(maker(user=ACME_USER.id)),
 }
+
+
+def _rebound(session: Session, other: Engine) -> None:
+    session.bind = other
+    session.execute(COUNT)
 
 
 def _two_phases(session: Session) -> None:

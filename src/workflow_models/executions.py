@@ -85,7 +85,7 @@ class Execution:
 @contextmanager
 def record_execution(
     session: Session,
-    definition: WorkflowDefinition | UUID,
+    definition: WorkflowDefinition | UUID | str,
     *,
     trigger_data: JsonObject | None = None,
     trigger_id: UUID | None = None,
@@ -101,7 +101,7 @@ def record_execution(
     carries a note that says so, and the row stays ``running`` for ``workflow-models sweep``.
 
     :param session: of a worker or of ``service_role``, not inside ``with session.begin()``.
-    :param definition: the workflow, or its id.
+    :param definition: the workflow, or its id, also as text.
     :param trigger_data: what the trigger handed over.
     :param trigger_id: the trigger, a row of ``workflow_triggers``.
     :param context: values that the steps share; stored again at the end.
@@ -124,7 +124,7 @@ def record_execution(
 @asynccontextmanager
 async def async_record_execution(
     session: AsyncSession,
-    definition: WorkflowDefinition | UUID,
+    definition: WorkflowDefinition | UUID | str,
     *,
     trigger_data: JsonObject | None = None,
     trigger_id: UUID | None = None,
@@ -154,7 +154,7 @@ def _given(
 
 def _start(
     session: Session,
-    definition: WorkflowDefinition | UUID,
+    definition: WorkflowDefinition | UUID | str,
     given: Mapping[str, Any],
     retry_of: int | None,
 ) -> Execution:
@@ -183,9 +183,16 @@ def _start(
     )
 
 
-def _id_of(definition: WorkflowDefinition | UUID) -> UUID:
+def _id_of(definition: WorkflowDefinition | UUID | str) -> UUID:
     if isinstance(definition, UUID):
         return definition
+    if isinstance(definition, str):
+        try:
+            return UUID(definition)
+        except ValueError:
+            raise WorkflowNotFoundError(
+                f"the id of a workflow is no UUID: {definition!r}.", next_step="pass a UUID, or its text."
+            ) from None
     # Not `definition.id`: that of an expired object would be loaded, which an async session cannot.
     identity = inspect(definition).identity
     if identity is None:

@@ -133,6 +133,10 @@ def script(
 def _run(
     run: Callable[[Config], None], url: str | URL, x: Mapping[str, str] | None, **main_options: str
 ) -> None:
+    if not url or not isinstance(url, str | URL):
+        raise _unusable(
+            f"{url!r} was given for the URL of a database.", "give one as text, or as a sqlalchemy.URL."
+        )
     rendered = url if isinstance(url, str) else url.render_as_string(hide_password=False)
     config = alembic_config(x={**(x or {}), "url": rendered})
     config.stdout = StringIO()
@@ -206,9 +210,12 @@ def run_env(
 
     :param url: the service's database, of any driver; what connects is psycopg. None for that of
         ``database_url()``.
-    :param configure: further arguments for Alembic's ``context.configure()``.
+    :param configure: further arguments for Alembic's ``context.configure()``. Whatever ``include_name`` and
+        ``include_object`` say, autogenerate keeps off our tables.
     :raises MigrationError: when called from Python; under the ``alembic`` command it is printed.
     """
+    for name, ours in (("include_name", service_include_name), ("include_object", service_include_object)):
+        configure[name] = _both(ours, configure.get(name))
 
     def of_service(_x: Mapping[str, str]) -> Target:
         found = None
@@ -221,6 +228,10 @@ def run_env(
     if context.config.cmd_opts is not None:
         _be_heard()
     run(of_service, options_of_others=True)
+
+
+def _both(ours: Callable[..., bool], theirs: Callable[..., bool] | None) -> Callable[..., bool]:
+    return lambda *about: ours(*about) and (theirs is None or theirs(*about))
 
 
 def _be_heard() -> None:

@@ -173,7 +173,8 @@ class TenantSession(Session):
         self._tenant = _tenant(user, organization, every_organization)
         if not isinstance(bind, Engine) or options.get("binds"):
             raise _unsupported("to be bound to something else than one Engine")
-        super().__init__(_TenantEngine(bind, self._tenant), **options)
+        self._engine = _TenantEngine(bind, self._tenant)
+        super().__init__(self._engine, **options)
 
     @property
     def user(self) -> UUID | None:
@@ -202,7 +203,7 @@ class TenantSession(Session):
 
         :raises UnsupportedSessionError: when another one is asked for.
         """
-        if bind not in (None, self.bind):
+        if self.bind is not self._engine or bind not in (None, self._engine):
             raise _unsupported("to use another bind")
         return super().get_bind(*arguments, **options)
 

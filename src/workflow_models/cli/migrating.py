@@ -59,7 +59,8 @@ def upgrade(revision: str, url: str | None, **options: Any) -> None:
     migrations.upgrade(migrations.database_url(url), revision, x=as_x(options))
 
 
-@main.command()
+# -1 is a revision, not an option.
+@main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("revision")
 @_url
 @_patience
@@ -72,7 +73,7 @@ def downgrade(revision: str, url: str | None, **options: Any) -> None:
     \b
     Examples:
       workflow-models downgrade wf0005_index_by_organization
-      workflow-models downgrade -- -1               # by one
+      workflow-models downgrade -1                  # by one
       workflow-models downgrade base --allow-data-loss
     """
     from workflow_models import migrations
