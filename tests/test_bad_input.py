@@ -133,6 +133,14 @@ def test_a_malformed_url_is_refused_and_not_repeated(url: str) -> None:
     )
 
 
+@pytest.mark.parametrize("variable", ["MIGRATION_DATABASE_URL", "DATABASE_URL"])
+def test_a_variable_that_is_empty_is_not_passed_over(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "")
+
+    with pytest.raises(MigrationError, match=f"{variable} is set, but empty"):
+        migrations.database_url()
+
+
 @pytest.mark.parametrize("nothing", ["", None])
 def test_from_python_no_url_is_refused_whatever_the_environment_has(
     monkeypatch: pytest.MonkeyPatch, nothing: Any
@@ -587,6 +595,14 @@ THERE = {
         """,
         "public.workflow_execution_logs is not an ordinary table.",
         "ALTER TABLE public.workflow_execution_logs SET SCHEMA another; -- or rename it",
+    ),
+    "a table without a key": (
+        """
+        ALTER TABLE workflow_execution_steps DROP CONSTRAINT workflow_execution_steps_execution_log_id_fkey;
+        ALTER TABLE workflow_execution_logs DROP CONSTRAINT workflow_execution_logs_pkey
+        """,
+        "public.workflow_execution_logs has no primary or unique key on id, to which others could refer.",
+        "ALTER TABLE public.workflow_execution_logs ADD PRIMARY KEY (id);",
     ),
     "a required column that is missing": (
         "ALTER TABLE profiles DROP COLUMN organization_id CASCADE",

@@ -145,10 +145,10 @@ upgrade_refusals = (
     FROM found
     WHERE relkind <> 'r' AND relname <> 'profiles'
     UNION ALL
-    SELECT 'public.organizations has no primary or unique key on id, to which ours could refer.',
-        'ALTER TABLE public.organizations ADD PRIMARY KEY (id);'
+    SELECT format('public.%I has no primary or unique key on id, to which others could refer.', found.relname),
+        format('ALTER TABLE public.%I ADD PRIMARY KEY (id);', found.relname)
     FROM found JOIN pg_attribute AS a ON a.attrelid = found.oid AND a.attname = 'id' AND NOT a.attisdropped
-    WHERE found.relname = 'organizations' AND found.relkind = 'r' AND NOT EXISTS (
+    WHERE found.relname <> 'profiles' AND found.relkind = 'r' AND NOT EXISTS (
         SELECT FROM pg_index AS i
         WHERE i.indrelid = found.oid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
             AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)

@@ -59,6 +59,7 @@ def upgrade() -> None:
             "organization_id": "That of its workflow, filled by a trigger where left out; NULL if global"
         },
     )
+    drop_unique_indexes()
     # Before the triggers: only with this key does FOR KEY SHARE hold off a move.
     op.create_index_concurrently(_KEY, "workflow_definitions", ["id", "organization_id"], unique=True)
     op.execute_unless(
@@ -134,6 +135,20 @@ $body$
     nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
     for function in ("workflow_private.fill_organization()", "workflow_private.carry_organization()"):
         op.set_privileges("FUNCTION", function, nobody)
+
+
+def drop_unique_indexes() -> None:
+    """Under the names of later ones: they would refuse rows as soon as organizations are filled in."""
+    for name in (
+        "idx_workflow_execution_logs_organization_id",
+        "idx_workflow_exec_org_time",
+        "idx_failed_workflow_executions",
+    ):
+        op.execute_unless(
+            f"SELECT WHERE NOT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('public.{name}') "
+            "AND indrelid = 'workflow_execution_logs'::regclass AND indisunique)",
+            f"DROP INDEX IF EXISTS public.{name}",
+        )
 
 
 def downgrade() -> None:

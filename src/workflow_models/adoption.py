@@ -92,6 +92,26 @@ ORDER BY 1
 """
 
 
+# An application's own trigger on our logs is neither known nor ours to switch off.
+TRIGGER_WARNINGS = """
+SELECT format(
+    'trigger %I on workflow_execution_logs is the application''s, and fires for each log that is filled: '
+    'what it changes is changed, what it refuses stops the upgrade. Disable it, unless it is meant.',
+    t.tgname)
+FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE t.tgrelid = to_regclass('public.workflow_execution_logs') AND NOT t.tgisinternal
+    AND t.tgenabled IN ('O', 'A') AND t.tgtype & 17 = 17 AND n.nspname <> 'workflow_private'
+    AND (t.tgattr = '' OR EXISTS (
+        SELECT FROM pg_attribute AS a
+        WHERE a.attrelid = t.tgrelid AND a.attname = 'organization_id' AND a.attnum = ANY (t.tgattr)))
+    AND NOT EXISTS (
+        SELECT FROM pg_constraint AS c
+        WHERE c.conrelid = t.tgrelid AND c.convalidated
+            AND c.conname = 'workflow_execution_logs_workflow_id_organization_id_fkey')
+ORDER BY 1
+"""
+
+
 def foreign_policies(declared: Iterable[str]) -> str:
     """Give a query for a warning of each policy on our tables that is not ours and lets more be seen.
 

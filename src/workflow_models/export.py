@@ -152,18 +152,19 @@ def _parts(revision: Script) -> Iterator[MigrationFile]:
 def _transactions(written: Sequence[str]) -> Iterator[list[str]]:
     """Give the statements of each transaction.
 
-    A concurrent statement is put with the block before it, which drops what it could not replace. Blocks
-    beside each other, outside of a transaction, are one each.
+    A concurrent statement is put with the block before it, which makes way for it, and the one after it,
+    which clears up. Blocks beside each other, outside of a transaction, are one each.
     """
     transaction: list[str] = []
-    explicit = False
+    explicit = has_block = False
     for statement in written:
         boundary = statement in ("BEGIN;", "COMMIT;")
         block = statement.startswith("DO ")
-        if boundary or (block and not explicit and any(each.startswith("DO ") for each in transaction)):
+        if boundary or (block and not explicit and has_block):
             if transaction:
                 yield transaction
             transaction = []
+        has_block = block or (has_block and not boundary and " CONCURRENTLY " not in statement)
         if boundary:
             explicit = statement == "BEGIN;"
         elif not statement.startswith("--"):

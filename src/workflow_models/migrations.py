@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import SchemaItem
 
 from . import embedded
-from .adoption import PROFILE_WARNINGS, STATE, foreign_policies
+from .adoption import PROFILE_WARNINGS, STATE, TRIGGER_WARNINGS, foreign_policies
 from .application import application_metadata
 from .base import TextEnum, metadata
 from .ddl import Policy
@@ -279,6 +279,9 @@ def database_url(override: str | None = None, *, configured: str | None = None) 
     for source, url in sources.items():
         if url:
             return _psycopg_url(source, url)
+        # As of a pipeline whose secret is missing: the next one may name another database.
+        if url is not None and source in os.environ:
+            raise _unusable(f"{source} is set, but empty.", "set it to the URL of a database, or unset it.")
     try:
         url = embedded.url()
     except embedded.EmbeddedServerError as error:
@@ -377,7 +380,7 @@ _ABOUT_OURS: dict[str, Any] = {
     "search_path": "public",
     "declared": {table.name: sorted(_names_on(table)) for table in metadata.tables.values()},
     "state": STATE,
-    "warnings": (PROFILE_WARNINGS, foreign_policies(_declared_policies())),
+    "warnings": (PROFILE_WARNINGS, TRIGGER_WARNINGS, foreign_policies(_declared_policies())),
 }
 
 

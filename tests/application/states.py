@@ -252,6 +252,11 @@ _INDEXES = {
             ON workflow_execution_logs(organization_id, created_at DESC)
             WHERE organization_id IS NOT NULL
     """,
+    "composite_index_unique_where_organizations_are": """
+        DROP INDEX IF EXISTS idx_workflow_exec_org_time;
+        UPDATE workflow_execution_logs SET organization_id = NULL;
+        CREATE UNIQUE INDEX idx_workflow_exec_org_time ON workflow_execution_logs(organization_id)
+    """,
     "composite_index_without_its_predicate": """
         CREATE INDEX idx_workflow_exec_org_time ON workflow_execution_logs(organization_id, created_at DESC)
     """,

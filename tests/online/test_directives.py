@@ -833,10 +833,72 @@ def test_an_index_of_that_name_on_another_table_is_an_error_that_names_it(librar
     assert str(refused.value) == (
         "error: the index simple cannot be built.\n"
         "  Happened: an index of that name stands on loans.\n"
-        "  Unchanged: that index.\n"
+        "  Unchanged: what is there.\n"
         "  Next: rename it, then run the same command again."
     )
     assert index(library) == "CREATE INDEX simple ON library.loans USING btree (book_id)"
+
+
+def test_a_table_of_that_name_is_an_error_too(library: Database, op: Any) -> None:
+    library.execute("CREATE TABLE library.simple (id integer)")
+
+    with pytest.raises(MigrationError, match="a relation of that name is there, and is no index"):
+        create_index_concurrently(op, "books", "simple")
+
+
+def test_an_index_that_a_foreign_key_needs_is_not_replaced(library: Database, op: Any) -> None:
+    library.execute(
+        """
+        CREATE UNIQUE INDEX simple ON library.books (id, title);
+        CREATE TABLE library.copies (id bigint, title text, CONSTRAINT of_book FOREIGN KEY (id, title)
+            REFERENCES library.books (id, title))
+        """
+    )
+
+    with pytest.raises(MigrationError, match="a foreign key needs it: of_book of copies"):
+        create_unique_index_concurrently(op, "books", "simple")
+
+    assert index(library) == "CREATE UNIQUE INDEX simple ON library.books USING btree (id, title)"
+
+
+OTHERS = {
+    "an index of another table": "CREATE INDEX simple_ccold ON library.loans (book_id)",
+    "a table": "CREATE TABLE library.simple_ccold (id integer)",
+}
+
+
+@pytest.mark.parametrize("statement", OTHERS.values(), ids=OTHERS)
+def test_what_has_the_name_of_an_index_aside_stays(library: Database, op: Any, statement: str) -> None:
+    library.execute(statement)
+    library.execute("CREATE INDEX simple ON library.books (pages)")
+
+    create_index_concurrently(op, "books", "simple")
+    op.drop_index_concurrently("simple")
+
+    assert library.execute("SELECT to_regclass('library.simple_ccold') IS NOT NULL") == [(True,)]
+    assert index(library) is None
+
+
+@pytest.mark.parametrize("name", ["ü" * 31, "i" * 63, "simple"])
+def test_an_index_that_is_replaced_leaves_nothing_behind(library: Database, op: Any, name: str) -> None:
+    library.execute(f'CREATE INDEX "{name}" ON library.books (pages)')
+    before = library.execute("SELECT count(*) FROM pg_class")
+
+    create_index_concurrently(op, "books", name)
+    create_index_concurrently(op, "books", name)
+
+    assert library.execute("SELECT count(*) FROM pg_class") == before
+    [(definition,)] = library.execute(f"SELECT pg_get_indexdef('library.\"{name}\"'::regclass)")
+    assert "WHERE (title ~~ 'A%'::text)" in definition
+
+
+def test_what_a_killed_run_has_left_aside_goes_with_the_next_one(library: Database, op: Any) -> None:
+    create_index_concurrently(op, "books", "simple")
+    library.execute("CREATE INDEX simple_ccold ON library.books (pages)")
+
+    create_index_concurrently(op, "books", "simple")
+
+    assert library.execute("SELECT to_regclass('library.simple_ccold')") == [(None,)]
 
 
 def test_an_index_of_that_name_in_another_schema_stays(library: Database, open_op: OpenOp) -> None:

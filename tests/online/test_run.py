@@ -260,6 +260,20 @@ def test_an_inherited_timeout_ends_no_concurrent_build(hurried: Database, chain:
     ) == [(True,)]
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_an_inherited_isolation_makes_no_build_wait_for_the_migrators_own_lock(
+    library: Database, chain: Chains, level: str
+) -> None:
+    library.execute(
+        f"ALTER ROLE app_owner IN DATABASE {library.name} SET default_transaction_isolation = '{level}'",
+        user=library.superuser,
+    )
+
+    chain('def upgrade(): op.create_index_concurrently("books_title_idx", "books", ["title"])').upgrade(library)
+
+    assert revisions(library) == ["lib1"]
+
+
 def test_an_inherited_timeout_ends_no_wait_for_another_migrator(hurried: Database, chain: Chains) -> None:
     engine = hurried.engine(hurried.superuser)
     with (

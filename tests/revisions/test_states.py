@@ -472,6 +472,29 @@ def test_profiles_that_everybody_may_change_are_warned_of(
     assert "UPDATE" in warning
 
 
+def test_a_trigger_of_the_application_that_the_backfill_sets_off_is_warned_of_until_then(
+    clone: Clone, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = clone("adopted")
+    database.execute(
+        """
+        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER touch BEFORE UPDATE ON workflow_execution_logs
+            FOR EACH ROW EXECUTE FUNCTION touch();
+        CREATE TRIGGER of_status BEFORE UPDATE OF status ON workflow_execution_logs
+            FOR EACH ROW EXECUTE FUNCTION touch()
+        """
+    )
+
+    migrations.upgrade(database.url())
+
+    [warning] = {message for message in caplog.messages if message.startswith("warning: trigger")}
+    assert "trigger touch on workflow_execution_logs" in warning
+    caplog.clear()
+    migrations.upgrade(database.url())
+    assert "warning: trigger" not in caplog.text
+
+
 def test_profiles_that_only_their_owner_changes_are_not_warned_of(
     clone: Clone, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -231,12 +231,9 @@ class ConcurrentIndex(MigrateOperation):
         with context.autocommit_block():
             if context.as_sql:
                 on_clone = self._sql(on_clone=True)
-                _write(
-                    context,
-                    statements.set_different_index_aside(self.name, self._aside, self.table, on_clone),
-                )
+                _write(context, statements.set_different_index_aside(self.name, self.table, on_clone))
                 _write(context, self._sql(), waits=True)
-                _write(context, f"DROP INDEX IF EXISTS {statements.beside(self.table, self._aside)}")
+                _write(context, statements.drop_index_aside(self.name, self.table))
                 return
             _retried(context, partial(self._ensure, context))
 
@@ -249,16 +246,26 @@ class ConcurrentIndex(MigrateOperation):
             is_right = found is not None and found.valid and found.facts == self._wanted(connection)
             # With its schema: no search_path of ours holds for a concurrent statement behind a pooler.
             table = _qualified(connection, self.table)
-            index, aside = (statements.beside(table, name) for name in (self.name, self._aside))
+            index = statements.beside(table, self.name)
+            aside = statements.beside(table, statements.aside(self.name))
             # Left by a run that was killed, it is all that the readers have.
-            is_aside = bool(connection.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": aside}))
+            is_taken, is_aside = connection.execute(
+                text(
+                    "SELECT to_regclass(:aside) IS NOT NULL, EXISTS (SELECT FROM pg_index "
+                    "WHERE indexrelid = to_regclass(:aside) AND indrelid = to_regclass(:table))"
+                ),
+                {"aside": aside, "table": statements.relation(table)},
+            ).one()
         if is_right and not is_aside:
             return
+        if found is not None and found.foreign_keys and not is_right:
+            self._refuse_referenced(found.foreign_keys)
         if found is not None and found.constraint_name and not is_right:
             constraint = statements.identifier(found.constraint_name)
             _run(context, f"ALTER TABLE {statements.relation(self.table)} DROP CONSTRAINT {constraint}")
-        elif found is not None and found.valid and not is_right and not is_aside:
-            _run(context, f"ALTER INDEX {index} RENAME TO {statements.identifier(self._aside)}")
+        elif found is not None and found.valid and not is_right and not is_taken:
+            name = statements.identifier(statements.aside(self.name))
+            _run(context, f"ALTER INDEX {index} RENAME TO {name}")
             is_aside, found = True, None
         with without_lock_timeout(connection):
             if not is_right:
@@ -268,11 +275,6 @@ class ConcurrentIndex(MigrateOperation):
                     _execute(connection, self._sql(table))
             if is_aside:
                 _drop_concurrently(context, connection, aside)
-
-    @property
-    def _aside(self) -> str:
-        """The name of the index that is replaced, as REINDEX CONCURRENTLY calls one."""
-        return f"{self.name[:57]}_ccold"
 
     def _sql(self, table: str | None = None, *, on_clone: bool = False) -> str:
         return statements.index(
@@ -288,12 +290,16 @@ class ConcurrentIndex(MigrateOperation):
         oid = statements.regclass(self.table)
         found = connection.execute(
             text(
-                f"SELECT i.indrelid = {oid} AS on_table, i.indrelid::regclass AS table_name, "
+                f"SELECT coalesce(i.indrelid = {oid}, false) AS on_table, "
+                "coalesce('an index of that name stands on ' || i.indrelid::regclass, "
+                "'a relation of that name is there, and is no index') AS in_the_way, "
                 "i.indisvalid AS valid, "
                 f"({statements.index_facts(self.name, oid)}) AS facts, "
                 "(SELECT conname FROM pg_constraint WHERE conindid = c.oid AND contype IN ('p', 'u', 'x')) "
-                "AS constraint_name "
-                "FROM pg_class AS c JOIN pg_index AS i ON i.indexrelid = c.oid "
+                "AS constraint_name, "
+                "(SELECT string_agg(conname || ' of ' || conrelid::regclass, ', ') FROM pg_constraint "
+                "WHERE conindid = c.oid AND contype = 'f') AS foreign_keys "
+                "FROM pg_class AS c LEFT JOIN pg_index AS i ON i.indexrelid = c.oid "
                 "WHERE c.relname = :name "
                 f"AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = {oid})"
             ),
@@ -302,11 +308,19 @@ class ConcurrentIndex(MigrateOperation):
         if found is not None and not found.on_table:
             raise MigrationError(
                 f"the index {self.name} cannot be built.",
-                happened=f"an index of that name stands on {found.table_name}.",
-                unchanged="that index.",
+                happened=f"{found.in_the_way}.",
+                unchanged="what is there.",
                 next_step="rename it, then run the same command again.",
             )
         return found
+
+    def _refuse_referenced(self, foreign_keys: str) -> NoReturn:
+        raise MigrationError(
+            f"the index {self.name} cannot be replaced.",
+            happened=f"it is not as wanted, and a foreign key needs it: {foreign_keys}.",
+            unchanged="that index, and the key.",
+            next_step="drop the key or let it refer to another one, then run the same command again.",
+        )
 
     def _wanted(self, connection: Connection) -> str:
         clone = statements.clone(self.table)
@@ -326,7 +340,7 @@ class DropConcurrentIndex(MigrateOperation):
 
     @classmethod
     def drop_index_concurrently(cls, operations: Operations, index_name: str) -> None:
-        """Drop an index where it exists."""
+        """Drop an index where it exists, and what is left of one in whose place it was built."""
         operations.invoke(cls(index_name))
 
     def run(self, context: MigrationContext) -> None:
@@ -342,9 +356,26 @@ class DropConcurrentIndex(MigrateOperation):
         assert connection is not None
         with settled(connection):
             name = _qualified(connection, self.name)
-        if name is not None:
-            with without_lock_timeout(connection):
-                _drop_concurrently(context, connection, statements.relation(name))
+            if name is None:
+                return
+            indexes = connection.scalars(
+                text(
+                    "SELECT n.nspname || '.' || c.relname "
+                    "FROM pg_index AS i JOIN pg_index AS each USING (indrelid) "
+                    "JOIN pg_class AS c ON c.oid = each.indexrelid "
+                    "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+                    "WHERE i.indexrelid = to_regclass(:name) AND c.relname IN (:index, :aside) "
+                    "ORDER BY c.relname"
+                ),
+                {
+                    "name": statements.relation(name),
+                    "index": name.partition(".")[2],
+                    "aside": statements.aside(name.partition(".")[2]),
+                },
+            ).all()
+        with without_lock_timeout(connection):
+            for index in indexes:
+                _drop_concurrently(context, connection, statements.relation(index))
 
 
 _DROP_CONCURRENTLY = "DROP INDEX CONCURRENTLY IF EXISTS "

@@ -37,7 +37,9 @@ def created(revisions: Iterable[Script], declared: Mapping[str, Sequence[str]]) 
     :param declared: names that the models have, for revisions that do not say what they create.
     """
     said = [getattr(revision.module, "creates", {}) for revision in revisions]
-    return [(table, name) for each in (*said, declared) for table, names in each.items() for name in names]
+    named = [(table, name) for each in (*said, declared) for table, names in each.items() for name in names]
+    # An index may have been left by a run that was killed while it replaced it.
+    return [*named, *((table, statements.aside(name)) for table, name in named)]
 
 
 def refuse_upgrade(

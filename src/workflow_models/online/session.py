@@ -19,6 +19,9 @@ from .options import Options
 # Settings of role, database or pooler never decide. row_security = off turns rows that a policy would
 # hide from the migrator into an error.
 SETTINGS = {
+    # Under a stricter one the migrators' lock would hold a snapshot, for which a concurrent build waits.
+    "default_transaction_isolation": "'read committed'",
+    "quote_all_identifiers": "off",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "row_security": "off",
@@ -61,7 +64,7 @@ def create_session_engine(url: URL, options: Options, search_path: str) -> Engin
     )
     settings = json.dumps(
         {
-            **SETTINGS,
+            **{name: value.strip("'") for name, value in SETTINGS.items()},
             **_OPTIONAL_SETTINGS,
             "lock_timeout": str(options.lock_timeout_ms),
             "search_path": search_path,

@@ -7,6 +7,7 @@ printed by PostgreSQL, so that texts of one printer are compared and no SQL is p
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import md5
 
 from sqlalchemy.dialects import postgresql
 
@@ -196,21 +197,51 @@ def index(
     )
 
 
-def set_different_index_aside(name: str, aside: str, table: str, on_clone: str) -> str:
+def aside(name: str) -> str:
+    """Give the name of an index while another is built in its place; REINDEX CONCURRENTLY calls one so."""
+    kept = name.encode()
+    if len(kept) > 57:  # with the ending, 63 bytes are left of a name
+        kept = kept[:48] + b"_" + md5(kept, usedforsecurity=False).hexdigest()[:8].encode()
+    return kept.decode(errors="ignore") + "_ccold"
+
+
+def set_different_index_aside(name: str, table: str, on_clone: str) -> str:
     """Rename an index that is not what is wanted, or drop it if INVALID: nobody can look before a script."""
     found = f"{index_facts(name, regclass(table))} AND i.indisvalid"
     index = beside(table, name)
+    constraint = "SELECT conname FROM pg_constraint WHERE conindid = existing AND contype"
     return _compared(
         table,
         found=found,
         create=on_clone,
         wanted=index_facts(name, _clone_oid(table)),
-        replace=f"""IF found IS NOT NULL AND to_regclass({literal(beside(table, aside))}) IS NULL THEN
-        ALTER INDEX {index} RENAME TO {identifier(aside)};
+        declare=f"existing oid := to_regclass({literal(index)});\n    owner text;",
+        replace=f"""IF existing IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_index WHERE indexrelid = existing AND indrelid = {regclass(table)}
+    ) THEN
+        RAISE EXCEPTION '% is there, and is not an index on {relation(table)}', existing::regclass
+            USING ERRCODE = 'duplicate_object', HINT = 'Rename it.';
+    END IF;
+    IF EXISTS ({constraint} = 'f') THEN
+        RAISE EXCEPTION 'the index % is not as wanted, and a foreign key needs it', existing::regclass
+            USING ERRCODE = 'dependent_objects_still_exist', DETAIL = ({constraint} = 'f' LIMIT 1);
+    END IF;
+    owner := ({constraint} IN ('p', 'u', 'x'));
+    IF owner IS NOT NULL THEN
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', {regclass(table)}, owner);
+    ELSIF found IS NOT NULL AND to_regclass({literal(beside(table, aside(name)))}) IS NULL THEN
+        ALTER INDEX {index} RENAME TO {identifier(aside(name))};
     ELSE
         DROP INDEX IF EXISTS {index};
     END IF;""",
     )
+
+
+def drop_index_aside(name: str, table: str) -> str:
+    """Drop the index in whose place another has been built."""
+    index = beside(table, aside(name))
+    is_there = f"SELECT FROM pg_index WHERE indexrelid = to_regclass({literal(index)}) AND indrelid = {regclass(table)}"
+    return unless(f"SELECT WHERE NOT EXISTS ({is_there})", f"DROP INDEX IF EXISTS {index}")
 
 
 def policy(
