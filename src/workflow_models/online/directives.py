@@ -41,7 +41,8 @@ what raises an error where that would change a row, with this text as its detail
 # What `run()` hands to Alembic, online and for a script.
 _OF_A_RUN = ("online_patience", "online_script_lock_timeout_ms")
 
-_FIRST_BATCH_ROWS, _LARGEST_BATCH_ROWS, _BATCH_SECONDS = 2_000, 10_000, 0.25
+# A definition that is moved waits for the batch that has locked it.
+_FIRST_BATCH_ROWS, _LARGEST_BATCH_ROWS, _BATCH_SECONDS = 1_000, 2_500, 0.25
 _SCRIPT_WINDOW_ROWS = 80_000
 # Smaller where the first row that is not right ends it, and all that was changed is undone.
 _REFUSAL_WINDOW_ROWS = 1_000

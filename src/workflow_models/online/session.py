@@ -22,6 +22,9 @@ SETTINGS = {
     # Under a stricter one the migrators' lock would hold a snapshot, for which a concurrent build waits.
     "default_transaction_isolation": "'read committed'",
     "quote_all_identifiers": "off",
+    # One process at work beside the clients, and not three.
+    "max_parallel_maintenance_workers": "0",
+    "max_parallel_workers_per_gather": "0",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "row_security": "off",
