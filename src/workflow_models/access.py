@@ -27,7 +27,7 @@ OWN_OR_SUPER_ADMIN = (
 ADMINISTERED = "organization_id = (SELECT workflow_private.administered_organization())"
 WORKERS_OWN = "organization_id = (SELECT workflow_private.worker_organization())"
 
-PRIVATE = Schema("workflow_private", metadata, usage=(USER, WORKER, SERVICE))
+PRIVATE = Schema("workflow_private", metadata, usage=(USER, WORKER, SERVICE), if_exists=True)
 # Who runs the models asks at which revision the database is.
 GrantOn("SELECT", "alembic_version", metadata, schema=PRIVATE.name, to=(USER, WORKER, SERVICE))
 

@@ -118,6 +118,8 @@ def foreign_policies(declared: Iterable[str]) -> str:
     Policies are OR-ed: one that an application has renamed, or added, stays beside ours.
     """
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in declared)
+    # It is read by text().
+    names = names.replace(":", r"\:")
     return f"""
 SELECT format(
     'policy %I on %s is not of this package, and lets through what it allows besides; '

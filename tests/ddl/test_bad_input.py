@@ -24,6 +24,14 @@ def declared(*items: SchemaItem) -> MetaData:
     return metadata
 
 
+def in_desk(*functions: dict[str, str], usage: str = "PUBLIC") -> MetaData:
+    metadata = MetaData()
+    Schema("desk", metadata, usage=usage)
+    for function in functions:
+        Function("f", metadata, schema="desk", language="sql", returns="integer", body="SELECT 1", **function)  # type: ignore[arg-type]
+    return metadata
+
+
 REFUSED = {
     "policy that does not parse": (
         declared(Policy("Mine", using="id = = 1")),
@@ -44,6 +52,18 @@ REFUSED = {
     "trigger that calls a missing function": (
         declared(Trigger("touch", "BEFORE", "UPDATE", "missing()")),
         "Trigger 'touch' on tickets: function missing() does not exist",
+    ),
+    "schema for a missing role": (
+        in_desk(usage="nobody_here"),
+        """Schema 'desk': role "nobody_here" does not exist""",
+    ),
+    "function for a missing role": (
+        in_desk({"execute": "nobody_here"}),
+        """Function desk.f: role "nobody_here" does not exist""",
+    ),
+    "functions whose types are the same": (
+        in_desk({"arguments": "a int"}, {"arguments": "a integer"}),
+        "Function desk.f: declared twice with arguments of the same types",
     ),
     "constraint that does not parse": (
         declared(CheckConstraint("id >", name="positive")),
@@ -78,9 +98,19 @@ def test_a_function_that_names_a_missing_table_is_named(empty: Database, prove: 
     )
 
 
-def test_two_items_of_one_name_are_refused_when_they_are_declared() -> None:
-    with pytest.raises(ValueError, match="Policy 'Mine' is declared twice on tickets"):
-        declared(Policy("Mine", using="true"), Policy("Mine", using="false"))
+@pytest.mark.parametrize(
+    ("items", "what"),
+    [
+        ((Policy("Mine", using="true"), Policy("Mine", using="false")), "Policy 'Mine'"),
+        ((RowSecurity(forced=True),), "RowSecurity"),
+        ((Grant("SELECT", to="anon"), Grant(["SELECT"], to=["anon"])), "Grant"),
+    ],
+)
+def test_two_items_about_the_same_are_refused_when_they_are_declared(
+    items: tuple[SchemaItem, ...], what: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{what} is declared twice on tickets$"):
+        declared(*items)
 
 
 def test_two_functions_of_one_signature_are_refused_when_they_are_declared() -> None:
@@ -89,6 +119,25 @@ def test_two_functions_of_one_signature_are_refused_when_they_are_declared() -> 
 
     with pytest.raises(ValueError, match="Function 'f' is declared twice on the MetaData"):
         Function("f", metadata, returns="integer", body="SELECT 2")
+
+
+def test_roles_that_need_not_exist_are_passed_over(empty: Database, prove: Callable[..., Proof]) -> None:
+    metadata = MetaData()
+    Schema("desk", metadata, usage=("nobody_here", "PUBLIC"), if_exists=True)
+    Function(
+        "f",
+        metadata,
+        schema="desk",
+        language="sql",
+        returns="integer",
+        body="SELECT 1",
+        execute="nobody_here",
+        if_exists=True,
+    )
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+
+    assert prove(empty, metadata=metadata, version_table_schema=None).generate().changes == ()
 
 
 def test_without_the_privilege_to_make_clones_it_says_what_to_grant(

@@ -1,13 +1,16 @@
 """The proof that services' tests use finds a revision that does not do what it should."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
-from sqlalchemy import Column, Engine, Integer, MetaData, NullPool, Table, Text, create_engine
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Column, Engine, Integer, MetaData, NullPool, Table, Text, create_engine, text
+from sqlalchemy.types import UserDefinedType
 
 from tests.databases import Templates
 from workflow_models.ddl import Policy, RowSecurity
-from workflow_models.ddl.proof import Proof, ProofError, clone
+from workflow_models.ddl.proof import Generated, Proof, ProofError, clone
 
 desk = MetaData()
 Table(
@@ -44,6 +47,49 @@ def test_a_generated_revision_is_proven_on_a_clone(engine: Engine) -> None:
         proof.of(proof.generate())
 
         assert proof.generate().changes == ()
+
+
+class Level(UserDefinedType[str]):
+    """A type that the models alone know."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **kw: object) -> str:
+        return "integer"
+
+
+def test_types_are_written_as_the_options_say(engine: Engine) -> None:
+    metadata = MetaData()
+    desk.tables["tickets"].to_metadata(metadata).append_column(Column("level", Level))
+
+    def render_item(type_: str, item: object, context: AutogenContext) -> str | Literal[False]:
+        if type_ != "type" or not isinstance(item, Level):
+            return False
+        context.imports.add("from sqlalchemy import Integer as Whole")
+        return "Whole()"
+
+    with Proof(engine, metadata, render_item=render_item) as proof:
+        generated = proof.generate()
+        proof.of(generated)
+
+    assert "sa.Column('level', Whole()" in generated.upgrade
+
+
+def test_a_copy_has_the_owner_of_the_original(engine: Engine, url: str) -> None:
+    owner = text("SELECT datdba::regrole::text FROM pg_database WHERE datname = current_database()")
+    with engine.connect() as copy, create_engine(url, poolclass=NullPool).connect() as original:
+        assert copy.scalar(owner) == original.scalar(owner) != original.scalar(text("SELECT current_user"))
+
+
+def test_a_revision_that_only_stops_does_nothing_once_that_is_decided(engine: Engine) -> None:
+    stops = '    # ### begin\n    raise NotImplementedError("decide")\n    # ### end'
+    decided = Generated((), (), stops, "    pass").decided
+
+    with Proof(engine, desk) as proof:
+        before = proof.snapshot()
+        proof.run(decided.upgrade)
+
+        assert proof.snapshot() == before
 
 
 REFUTED = {

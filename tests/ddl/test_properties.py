@@ -69,7 +69,7 @@ def policies(draw: st.DrawFn) -> list[SchemaItem]:
 
 @st.composite
 def grants(draw: st.DrawFn) -> list[SchemaItem]:
-    return [
+    made = (
         Grant(
             draw(
                 st.lists(st.sampled_from(("SELECT", "INSERT", "UPDATE")), min_size=1, max_size=2, unique=True)
@@ -78,7 +78,9 @@ def grants(draw: st.DrawFn) -> list[SchemaItem]:
             columns=draw(st.lists(st.sampled_from(COLUMNS), max_size=2, unique=True)),
         )
         for _ in range(draw(st.integers(0, 3)))
-    ]
+    )
+    # The same twice is refused.
+    return list({(each.privileges, each.to, each.columns): each for each in made}.values())
 
 
 @st.composite

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from sqlalchemy import Column, DateTime, Integer, MetaData, Table, Text, Uuid, text
 
 from tests.application.states import REVISIONS, at
 from tests.databases import Database
@@ -65,6 +66,37 @@ def test_a_rewrite_of_a_table_is_announced(upgraded: Database, prove: Callable[.
         "Changes: type duration_ms on workflow_execution_logs: value is 'bigint', declared 'integer'."
     )
     assert summary.locks == ("Locks: ACCESS EXCLUSIVE on workflow_execution_logs while it may be rewritten.")
+
+
+def test_a_column_that_costs_a_rewrite_or_a_decision_says_so(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    empty.execute("CREATE TABLE tickets (id integer)")
+    metadata = MetaData()
+    Table(
+        "tickets",
+        metadata,
+        Column("id", Integer),
+        Column("key", Uuid, server_default=text("gen_random_uuid()")),
+        Column("made", DateTime(timezone=True), server_default=text("now()"), nullable=False),
+        Column("title", Text, nullable=False),
+    )
+    known: dict[str, Any] = {}
+
+    upgrade = prove(empty, metadata=metadata, template_args=known).generate().upgrade
+
+    lines = [line.strip()[:60] for line in upgrade.splitlines()]
+    assert [line for line in lines if "###" not in line] == [
+        "# ACCESS EXCLUSIVE on tickets while it is rewritten: nobody reads it then."[:60],
+        "op.add_column('tickets', sa.Column('key', sa.Uuid(), server_"[:60],
+        "op.add_column('tickets', sa.Column('made', sa.DateTime(timez"[:60],
+        "# title is NOT NULL without a default: this fails where tickets has rows."[:60],
+        "op.add_column('tickets', sa.Column('title', sa.Text(), nulla"[:60],
+    ]
+    assert known["summary"].locks == (
+        "Locks: ACCESS EXCLUSIVE on tickets while it is rewritten; "
+        "ACCESS EXCLUSIVE on tickets for an instant."
+    )
 
 
 def test_an_index_is_built_outside_of_the_transaction(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from logging import getLogger
 from typing import Any
 
 from alembic.autogenerate import renderers
@@ -17,10 +18,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 
 from .compare import Difference
-from .declared import ComparisonError, comparison, hold, managed_tables
+from .declared import ComparisonError, comparison, hold, managed_tables, print_alike
 from .item import ITEMS, DeclarationError, only_what_is_granted, quoted
 from .order import Comparison, Step, plan, settled
+from .restored import restoring
 from .summary import Summary
+
+log = getLogger(__name__)
 
 _CONCURRENTLY = ("CREATE INDEX", "CREATE UNIQUE INDEX", "DROP INDEX")
 _LINE_LENGTH = 110
@@ -58,6 +62,9 @@ class Line(tuple[Any, ...]):
 
 class MissingColumnOp(ops.AddColumnOp):
     """A column to add, for those who read the list of operations."""
+
+    rewrites = False
+    """Whether the table is rewritten for it."""
 
     def to_diff_tuple(self) -> Line:
         """Give what the core gives."""
@@ -113,18 +120,34 @@ class NoteOp(OpContainer):
         return NoteOp()
 
 
+class StatementsOp(OpContainer):
+    """Statements of the way back of a drop."""
+
+    def __init__(self, statements: Sequence[str]) -> None:
+        super().__init__([])
+        self.statements = statements
+
+    def reverse(self) -> NoteOp:
+        """Give nothing: the drop itself is known."""
+        return NoteOp()
+
+
 class UndecidedOp(MigrateOperation):
     """An operation that loses data: written as a comment, since somebody has to decide it.
 
     :param what: is lost, in words.
+    :param restoring: statements of the way back; without any it is that of Alembic.
     """
 
-    def __init__(self, op: Any, what: str) -> None:
+    def __init__(self, op: Any, what: str, restoring: Sequence[str] = ()) -> None:
         self.op = op
         self.what = what
+        self.restoring = restoring
 
     def reverse(self) -> MigrateOperation:
         """Give the way back of the operation, which restores no data."""
+        if self.restoring:
+            return StatementsOp(self.restoring)
         reverse: MigrateOperation = self.op.reverse()
         if isinstance(reverse, ops.AddColumnOp):
             reverse.column = _mended(reverse.column)
@@ -168,8 +191,15 @@ def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -
         for difference in compared.differences
         if not _is_allowed(difference, allowed) and difference.fact.key[:2] != of_version_table
     ]
-    _mend_core(upgrade_ops)
-    changes = _arrange(upgrade_ops, replace(compared, differences=found))
+    columns = _pass_over(upgrade_ops, allowed)
+    used = {*columns.values(), *(each.title for each in compared.differences if _is_allowed(each, allowed))}
+    for title in sorted(allowed - used):
+        log.warning("allow_extra names %s: nothing extra is called that.", title)
+    # To the rest of the revision they are as good as declared.
+    kept = {key: fact for key, fact in compared.found.items() if (fact.on, fact.column) in columns}
+    compared = replace(compared, differences=found, declared={**compared.declared, **kept})
+    _mend_core(upgrade_ops, compared)
+    changes = _arrange(upgrade_ops, compared)
     template_args = options.get("template_args")
     if template_args is not None:
         template_args["summary"] = Summary(upgrade_ops, found, [each for each in changes if each.replaced])
@@ -184,6 +214,7 @@ def hold_tables(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -> Pri
     del upgrade_ops
     connection = autogen_context.connection
     assert connection is not None
+    print_alike(connection)
     try:
         hold(
             connection,
@@ -202,6 +233,26 @@ def _is_allowed(difference: Difference, allowed: set[str]) -> bool:
     """Tell whether the options allow what is there; what is declared is never allowed to differ."""
     extra = difference.declared is None or not difference.fact.drop
     return extra and difference.found is not None and difference.title in allowed
+
+
+def _pass_over(container: OpContainer, allowed: set[str]) -> dict[tuple[str, str | None], str]:
+    """Take out the drops that the options allow to be left; gives their titles, by table and column."""
+    passed: dict[tuple[str, str | None], str] = {}
+    for op in list(container.ops):
+        if isinstance(op, ops.ModifyTableOps):
+            passed |= _pass_over(op, allowed)
+            if not op.ops:
+                container.ops.remove(op)
+        elif isinstance(op, ops.DropColumnOp | ops.DropTableOp) and _title(op) in allowed:
+            passed[quoted(op.schema, op.table_name), getattr(op, "column_name", None)] = _title(op)
+            container.ops.remove(op)
+    return passed
+
+
+def _title(op: ops.DropColumnOp | ops.DropTableOp) -> str:
+    if isinstance(op, ops.DropTableOp):
+        return f"table {op.table_name}"
+    return f"column {op.column_name} on {op.table_name}"
 
 
 def _arrange(upgrade_ops: UpgradeOps, compared: Comparison) -> list[Difference]:
@@ -231,7 +282,7 @@ def _steps(steps: Sequence[Step], back: Sequence[Step], unchecked: bool) -> list
     return [StepsOp(steps, back, unchecked=unchecked)] if steps or back else []
 
 
-def _mend_core(container: OpContainer) -> None:
+def _mend_core(container: OpContainer, compared: Comparison) -> None:
     """Leave to people what loses data, and our items out of tables, which are created without them."""
     lost: list[str] = []
     for op in list(container.ops):
@@ -240,10 +291,10 @@ def _mend_core(container: OpContainer) -> None:
             op.__class__ = MissingTableOp
             op.columns = [_mended(item) for item in op.columns]
         elif isinstance(op, ops.ModifyTableOps):
-            lost += _losses_in(op)
+            lost += _losses_in(op, compared)
         elif isinstance(op, ops.DropTableOp):
             lost.append(f"table {op.table_name}")
-            container.ops[container.ops.index(op)] = UndecidedOp(op, f"table {op.table_name}")
+            container.ops[container.ops.index(op)] = UndecidedOp(op, _title(op))
     if lost:
         what = " and ".join(lost)
         container.ops.insert(0, _refusing(f"decide about {what}: not in the models, and lost when dropped."))
@@ -296,23 +347,47 @@ def _sql(clause: ClauseElement) -> str:
     )
 
 
-def _losses_in(table: ops.ModifyTableOps) -> list[str]:
+def _losses_in(table: ops.ModifyTableOps, compared: Comparison) -> list[str]:
     lost = []
     table.ops.sort(key=_is_generated)
     added = [op.column for op in table.ops if isinstance(op, ops.AddColumnOp)]
-    for op in table.ops:
+    relation = quoted(table.schema, table.table_name)
+    for op in list(table.ops):
         if isinstance(op, ops.AddColumnOp):
             op.if_not_exists = True
             op.column = _mended(op.column)
             # Of another class, and otherwise as the core has made it.
             op.__class__ = MissingColumnOp
+            assert isinstance(op, MissingColumnOp)
+            op.rewrites = ("type", relation, op.column.name) in compared.rewriting
+            notes = _notes_on_adding(op, relation, compared)
+            if notes:
+                table.ops.insert(table.ops.index(op), NoteOp(*notes))
     for index, op in enumerate(table.ops):
         if isinstance(op, ops.DropColumnOp):
-            table.ops[index] = UndecidedOp(op, f"column {op.column_name} on {op.table_name}")
+            table.ops[index] = UndecidedOp(
+                op, _title(op), restoring(relation, op.column_name, compared.found)
+            )
             alike = [column.name for column in added if _alike(column, op.to_column())]
             renamed = f" (or is it what {' or '.join(alike)} was called?)" if alike else ""
             lost.append(f"column {op.column_name} of {op.table_name}{renamed}")
     return lost
+
+
+def _notes_on_adding(op: MissingColumnOp, relation: str, compared: Comparison) -> list[str]:
+    name = op.column.name
+    notes = []
+    if op.rewrites:
+        notes.append(f"# ACCESS EXCLUSIVE on {relation} while it is rewritten: nobody reads it then.")
+    not_null = compared.declared.get(("not null", relation, name))
+    filled = ("default", "identity", "generated column")
+    if (
+        not_null is not None
+        and not_null.attributes["value"] == "true"
+        and not any((kind, relation, name) in compared.declared for kind in filled)
+    ):
+        notes.append(f"# {quoted(name)} is NOT NULL without a default: this fails where {relation} has rows.")
+    return notes
 
 
 def _is_generated(op: MigrateOperation) -> int:
@@ -352,6 +427,12 @@ def _render_undecided(autogen_context: AutogenContext, op: UndecidedOp) -> list[
 def _render_report(autogen_context: AutogenContext, op: ReportOp) -> list[str]:
     del autogen_context, op
     return []
+
+
+@renderers.dispatch_for(StatementsOp)
+def _render_statements(autogen_context: AutogenContext, op: StatementsOp) -> list[str]:
+    prefix = (autogen_context.opts or {}).get("alembic_module_prefix") or "op."
+    return [_executed(prefix, _if_exists(statement)) for statement in op.statements]
 
 
 @renderers.dispatch_for(StepsOp)

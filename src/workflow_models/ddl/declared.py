@@ -5,7 +5,7 @@ sides, under one search_path.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -21,14 +21,15 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.sql.ddl import SchemaGenerator
+from sqlalchemy.sql.ddl import SchemaGenerator, sort_tables
 
 from . import dependencies, facts
 from .compare import Difference, differences
+from .dependencies import Key
 from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
-from .item import DeclarationError, MetaDataItem, TableItem, execute, items_of, quoted
+from .item import DeclarationError, MetaDataItem, execute, items_of, quoted, roles
 from .order import Comparison, needs_dependencies
 
 _Item = TypeVar("_Item", bound=MetaDataItem)
@@ -60,8 +61,15 @@ class ComparisonError(Exception):
 
 
 def managed_tables(metadata: MetaData | Sequence[MetaData]) -> list[Table]:
-    """Give the tables that are compared: those of each MetaData that declares any item, sorted."""
-    return [table for each in _collections(metadata) if _declares(each) for table in each.sorted_tables]
+    """Give the tables that are compared, those that others refer to first, also from another MetaData."""
+    tables = [table for each in _collections(metadata) for table in each.tables.values()]
+    tables.sort(key=lambda table: str(table.key))
+    return list(sort_tables(tables))
+
+
+def print_alike(connection: Connection) -> None:
+    """Let PostgreSQL print names for the rest of the transaction as statements here write them."""
+    connection.exec_driver_sql("SET LOCAL quote_all_identifiers = off")
 
 
 def compare(
@@ -92,14 +100,13 @@ def comparison(
     :raises DeclarationError: when PostgreSQL refuses an item.
     """
     collections = [
-        each
-        for each in _collections(metadata)
-        if _declares(each) and (not each.tables or any(map(include, each.sorted_tables)))
+        each for each in _collections(metadata) if not each.tables or any(map(include, each.sorted_tables))
     ]
-    tables = [table for each in collections for table in each.sorted_tables if include(table)]
+    tables = [table for table in managed_tables(collections) if include(table)]
     _refuse_unless_clones_can_be_made(connection)
     with _explained(), connection.begin_nested() as savepoint:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+        print_alike(connection)
         # pg_temp last: a clone is never found where the real table is.
         connection.exec_driver_sql(
             "SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ') || ', pg_temp' "
@@ -108,7 +115,7 @@ def comparison(
         )
         found = _found(connection, collections, tables, known)
         with connection.begin_nested() as made:
-            declared = _declared(connection, collections, tables, known, found)
+            declared, rewriting = _declared(connection, collections, tables, known, found)
             made.rollback()
         _expect_one_owner(connection, declared, found)
         differing = list(_reported(declared, found))
@@ -117,7 +124,7 @@ def comparison(
         if columns_go or needs_dependencies(differing):
             uses = dependencies.read(connection, _targets(connection, tables), _schemas(collections))
         savepoint.rollback()
-    return Comparison(differing, declared, found, uses)
+    return Comparison(differing, declared, found, uses, rewriting)
 
 
 @contextmanager
@@ -169,12 +176,6 @@ def hold(connection: Connection, tables: Iterable[Table]) -> None:
 
 def _collections(metadata: MetaData | Sequence[MetaData]) -> Sequence[MetaData]:
     return [metadata] if isinstance(metadata, MetaData) else metadata
-
-
-def _declares(metadata: MetaData) -> bool:
-    return any(items_of(metadata, MetaDataItem)) or any(
-        True for table in metadata.tables.values() for _ in items_of(table, TableItem)
-    )
 
 
 def _refuse_unless_clones_can_be_made(connection: Connection) -> None:
@@ -256,7 +257,8 @@ def _declared(
     tables: Sequence[Table],
     known: Sequence[str],
     found: Facts,
-) -> Facts:
+) -> tuple[Facts, Collection[Key]]:
+    """Give what is declared, and the missing columns for which a table that is there is rewritten."""
     declared: Facts = {}
     for schema in _items(collections, Schema):
         declared |= _of_schema(connection, schema)
@@ -273,13 +275,43 @@ def _declared(
             ("type", _name(table), column.name) in found for table in tables for column in table.columns
         ),
     )
+    declared |= facts.of_declared_enums(_enums(tables))
+    rewriting: set[Key] = set()
+    for together in _of_different_names(tables):
+        with connection.begin_nested() as made:
+            of_tables = _of_tables(connection, together, _schemas(collections))
+            rewriting |= _rewriting(connection, together, of_tables, found)
+            made.rollback()
+        declared |= of_tables
+    return declared, rewriting
+
+
+def _of_different_names(tables: Iterable[Table]) -> list[list[Table]]:
+    """Part tables so that those of one part, and those that they refer to, can stand in one schema."""
+    parts: list[tuple[list[Table], dict[str, Table]]] = []
+    for table in tables:
+        needed = {each.name: each for each in (*(key.column.table for key in table.foreign_keys), table)}
+        for part, taken in parts:
+            if all(taken.get(name, each) is each for name, each in needed.items()):
+                part.append(table)
+                taken |= needed
+                break
+        else:
+            parts.append(([table], needed))
+    return [part for part, _ in parts]
+
+
+def _of_tables(connection: Connection, tables: Sequence[Table], schemas: Sequence[str]) -> Facts:
+    """Make clones of tables, and give the facts of them."""
+    declared: Facts = {}
     others = _referenced(tables)
     visible = _visible(connection)
     enums = _enums(tables)
-    declared |= facts.of_declared_enums(enums)
     clones = connection.execution_options(
         schema_translate_map=dict.fromkeys(
-            [*(table.schema for table in (*tables, *others)), *(enum.schema for enum in enums)], _TEMPORARY
+            # None always, since statements are kept as compiled with it or without.
+            [None, *(table.schema for table in (*tables, *others)), *(enum.schema for enum in enums)],
+            _TEMPORARY,
         )
     )
     # One for all tables, since it remembers the types that it has made.
@@ -290,13 +322,9 @@ def _declared(
                 generator.traverse_single(table)
             except DBAPIError as error:
                 raise DeclarationError(f"Table {table.fullname!r}: {error.orig}") from error
-        targets = [
-            Target(oid, _name(table), _printed_schema(table, visible))
-            for table in tables
-            if (oid := _oid(connection, quoted(_TEMPORARY, table.name))) is not None
-        ]
+        targets = _clones(connection, tables, visible)
         names = {each.name: _printed_schema(each, visible) + quoted(each.name) for each in (*others, *tables)}
-        declared |= facts.of_relations(connection, targets, _schemas(collections), names)
+        declared |= facts.of_relations(connection, targets, schemas, names)
         for table in tables:
             logged = (f"ALTER TABLE {_name(table)} SET LOGGED",)
             persistence = Fact("persistence", _name(table), "", {"value": "logged"}, logged)
@@ -306,12 +334,34 @@ def _declared(
     return declared
 
 
+def _clones(connection: Connection, tables: Iterable[Table], visible: Sequence[str]) -> list[Target]:
+    return [
+        Target(oid, _name(table), _printed_schema(table, visible))
+        for table in tables
+        if (oid := _oid(connection, quoted(_TEMPORARY, table.name))) is not None
+    ]
+
+
+def _rewriting(connection: Connection, tables: Iterable[Table], declared: Facts, found: Facts) -> set[Key]:
+    missing = {
+        key
+        for key in declared
+        if key[0] == "type" and key not in found and ("persistence", key[1], "") in found
+    }
+    if not missing:
+        return missing
+    return missing & facts.rewriting(connection, _clones(connection, tables, _visible(connection)))
+
+
 def _of_schema(connection: Connection, schema: Schema) -> Facts:
     """Give the facts of a declared schema, which cannot be cloned."""
     name = quoted(schema.name)
     itself = Fact(
         "schema", schema.name, schema.name, {}, (f"CREATE SCHEMA {name}",), drop=(f"DROP SCHEMA {name}",)
     )
+    if not schema.if_exists:
+        for role in connection.scalars(_MISSING_ROLES, {"roles": list(schema.usage)}):
+            raise DeclarationError(f'Schema {schema.name!r}: role "{role}" does not exist')
     granted = _granted(connection, schema.name, f"SCHEMA {name}", ("USAGE",), schema.usage)
     return {fact.key: fact for fact in (itself, *granted)}
 
@@ -319,19 +369,23 @@ def _of_schema(connection: Connection, schema: Schema) -> Facts:
 def _granted(
     connection: Connection, on: str, target: str, privileges: Sequence[str], to: Sequence[str]
 ) -> Iterator[Fact]:
-    roles = connection.scalars(
-        text("SELECT rolname FROM pg_roles WHERE rolname = ANY (:roles)"), {"roles": list(to)}
-    )
-    for role in roles:
+    missing = connection.scalars(_MISSING_ROLES, {"roles": list(to)}).all()
+    for role in [roles([role]) for role in to if role not in missing]:
         for privilege in privileges:
             yield Fact(
                 "grant",
                 on,
-                f"{quoted(role)}: {privilege}",
+                f"{role}: {privilege}",
                 {"grantable": False},
-                (f"GRANT {privilege} ON {target} TO {quoted(role)}",),
-                drop=(f"REVOKE {privilege} ON {target} FROM {quoted(role)}",),
+                (f"GRANT {privilege} ON {target} TO {role}",),
+                drop=(f"REVOKE {privilege} ON {target} FROM {role}",),
             )
+
+
+_MISSING_ROLES = text("""
+    SELECT name FROM unnest(CAST(:roles AS text[])) AS name
+    WHERE upper(name) <> 'PUBLIC' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
+""")
 
 
 # Those that calls could not tell from what is declared, or would find instead.
@@ -374,6 +428,7 @@ def _of_functions(connection: Connection, functions: Sequence[Function], *, tabl
             _make_in_their_order(connection, of_schema, tables_stand=tables_stand)
         oid = connection.scalar(text("SELECT pg_my_temp_schema()"))
         if oid:
+            _refuse_functions_of_the_same_types(connection, of_schema)
             _set_aside(connection, schema)
             declared |= facts.of_functions(connection, oid, schema)
             # Those of the next schema must not be taken for overloads.
@@ -385,6 +440,19 @@ def _of_functions(connection: Connection, functions: Sequence[Function], *, tabl
             ).all():
                 execute(connection, [dropped], "a function in pg_temp")
     return declared
+
+
+def _refuse_functions_of_the_same_types(connection: Connection, functions: Iterable[Function]) -> None:
+    """Only PostgreSQL knows which types are the same; the second one took the place of the first."""
+    made = Counter(
+        connection.scalars(text("SELECT proname::text FROM pg_proc WHERE pronamespace = pg_my_temp_schema()"))
+    )
+    declared = Counter(function.name for function in functions if not function.if_missing)
+    for function in functions:
+        if made[function.name] < declared[function.name]:
+            raise DeclarationError(
+                f"Function {function.schema}.{function.name}: declared twice with arguments of the same types"
+            )
 
 
 def _make(connection: Connection, function: Function) -> None:
@@ -511,6 +579,8 @@ def _reported(declared: Facts, found: Facts) -> Iterator[Difference]:
         elif (
             fact.column is not None
             and not all(("type", fact.on, fact.column) in facts_ for facts_ in (declared, found))
+            # The core writes no options.
+            and not (fact.kind == "column option" and difference.declared)
         ) or (fact.kind == "grant" and fact.name.partition(": EXECUTE on ")[2] in whole):
             continue
         else:

@@ -97,6 +97,8 @@ LEFT JOIN LATERAL (
 -- A constraint's own index and triggers come and go with it.
 WHERE d.deptype IN ('n', 'a') AND d.objid >= 16384
     AND NOT (d.classid = 'pg_class'::regclass AND dependant.kind IS NULL AND d.deptype = 'a')
+    -- NOT NULL goes with its column, and minds no other type.
+    AND NOT EXISTS (SELECT FROM pg_constraint WHERE d.classid = 'pg_constraint'::regclass AND oid = d.objid AND contype = 'n')
 """)
 
 

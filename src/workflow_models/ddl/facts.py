@@ -105,6 +105,26 @@ def of_relations(
     )
 
 
+_REWRITING = text(r"""
+    SELECT target.relation, a.attname::text
+    FROM jsonb_to_recordset(CAST(:targets AS jsonb)) AS target (oid oid, relation text)
+    JOIN pg_attribute AS a ON a.attrelid = target.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attidentity <> '' OR a.attgenerated = 's' OR a.attgenerated = '' AND EXISTS (
+        SELECT FROM regexp_matches(d.adbin::text, 'funcid (\d+)', 'g') AS called (id)
+        JOIN pg_proc AS p ON p.oid = called.id[1]::oid WHERE p.provolatile = 'v')
+""")
+
+
+def rewriting(connection: Connection, targets: Iterable[Target]) -> set[tuple[str, str, str]]:
+    """Give the columns that each row needs a value of its own for, so that adding one rewrites the table.
+
+    :returns: the keys of their types.
+    """
+    of = json.dumps([vars(target) for target in targets])
+    return {("type", on, name) for on, name in connection.execute(_REWRITING, {"targets": of})}
+
+
 def of_privileges(connection: Connection, targets: Iterable[Target]) -> Facts:
     """Read the privileges that others have on tables that are not compared otherwise."""
     return _of_targets(connection, GRANTS, targets, {})

@@ -31,12 +31,16 @@ class Role(MetaDataItem):
 class Schema(MetaDataItem):
     """A schema, whose functions and privileges are compared as a whole.
 
-    :param usage: roles with USAGE; where one does not exist, it is passed over.
+    :param usage: roles with USAGE.
+    :param if_exists: pass over roles that do not exist.
     """
 
-    def __init__(self, name: str, metadata: MetaData, *, usage: str | Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, metadata: MetaData, *, usage: str | Sequence[str] = (), if_exists: bool = False
+    ) -> None:
         self.name = name
         self.usage = names(usage)
+        self.if_exists = if_exists
         super().__init__(metadata)
 
     def schema_name(self) -> str:
@@ -46,7 +50,7 @@ class Schema(MetaDataItem):
         return [
             f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}",
             *(
-                grant_statement("USAGE", f"SCHEMA {quoted(schema)}", role, if_exists=True)
+                grant_statement("USAGE", f"SCHEMA {quoted(schema)}", role, if_exists=self.if_exists)
                 for role in self.usage
             ),
         ]
@@ -64,9 +68,12 @@ class Function(MetaDataItem):
     :param security: INVOKER or DEFINER.
     :param parallel: UNSAFE, RESTRICTED or SAFE.
     :param settings: as by SET, of what the function sees while it runs.
-    :param execute: roles that may call it; where one does not exist, it is passed over.
+    :param execute: roles that may call it.
+    :param if_exists: pass over roles that do not exist.
     :param if_missing: it belongs to somebody else: created only where it is missing, and never compared.
     """
+
+    distinct = ("schema", "name", "arguments")
 
     def __init__(
         self,
@@ -83,6 +90,7 @@ class Function(MetaDataItem):
         parallel: str = "UNSAFE",
         settings: Mapping[str, str] | None = None,
         execute: str | Sequence[str] = (),
+        if_exists: bool = False,
         if_missing: bool = False,
     ) -> None:
         self.name = name
@@ -96,6 +104,7 @@ class Function(MetaDataItem):
         self.parallel = parallel
         self.settings = dict(settings or {})
         self.execute = names(execute)
+        self.if_exists = if_exists
         self.if_missing = if_missing
         super().__init__(metadata)
 
@@ -122,7 +131,7 @@ class Function(MetaDataItem):
                 prefix="pro",
             ),
             *(
-                grant_statement("EXECUTE", f"FUNCTION {identity}", role, if_exists=True)
+                grant_statement("EXECUTE", f"FUNCTION {identity}", role, if_exists=self.if_exists)
                 for role in self.execute
             ),
         ]

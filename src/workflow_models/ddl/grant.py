@@ -19,6 +19,8 @@ class Grant(TableItem):
     :param if_exists: pass over roles that do not exist.
     """
 
+    distinct = ("privileges", "to", "columns", "sequence_of")
+
     def __init__(
         self,
         privileges: str | Sequence[str],
@@ -56,6 +58,8 @@ class GrantOn(MetaDataItem):
     :param to: role names; where one does not exist, it is passed over.
     """
 
+    distinct = ("privileges", "to", "schema", "table")
+
     def __init__(
         self,
         privileges: str | Sequence[str],
@@ -91,7 +95,7 @@ class GrantOn(MetaDataItem):
 def grant_statement(privileges: str, target: str, role: str, *, if_exists: bool) -> str:
     """Give a GRANT, which does nothing for a role that need not exist and does not."""
     statement = f"GRANT {privileges} ON {target} TO {roles([role])}"
-    if not if_exists:
+    if not if_exists or role.upper() == "PUBLIC":
         return statement
     return (
         f"DO $grant$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = {literal(role)}) "

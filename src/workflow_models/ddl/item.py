@@ -1,7 +1,7 @@
 """What all items have in common: where they belong, and that ``create_all()`` creates them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.dialects import postgresql
@@ -51,6 +51,8 @@ class TableItem(SchemaItem):
     """An object on a table: stands among the table's arguments."""
 
     __visit_name__ = "postgresql_item"
+    distinct: ClassVar[Sequence[str]] = ("name",)
+    """The attributes in which two of a kind on one table must differ."""
 
     def statements(self, table: Table, schema: str | None) -> Sequence[str]:
         """Give the statements that create the object on a table.
@@ -73,6 +75,9 @@ class TableItem(SchemaItem):
 
 class MetaDataItem:
     """An object beside the tables of a MetaData, created before them."""
+
+    distinct: ClassVar[Sequence[str]] = ("name",)
+    """The attributes in which two of a kind must differ."""
 
     def __init__(self, metadata: MetaData) -> None:
         _append(metadata, self)
@@ -165,13 +170,12 @@ def _only_what_is_granted(target: Table, connection: Connection, **kw: Any) -> N
 
 def _append(owner: Table | MetaData, item: Any) -> None:
     items = owner.info.setdefault(ITEMS, [])
-    name = getattr(item, "name", None)
-    if name and any(type(other) is type(item) and _signature(other) == _signature(item) for other in items):
+    if any(type(other) is type(item) and _signature(other) == _signature(item) for other in items):
         raise ValueError(
             f"{described(item)} is declared twice on {getattr(owner, 'fullname', 'the MetaData')}"
         )
     items.append(item)
 
 
-def _signature(item: Any) -> tuple[str | None, ...]:
-    return tuple(getattr(item, part, None) for part in ("schema", "name", "arguments"))
+def _signature(item: Any) -> tuple[object, ...]:
+    return tuple(getattr(item, part) for part in item.distinct)

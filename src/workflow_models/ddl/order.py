@@ -4,7 +4,7 @@ Nothing here knows of Alembic. Each direction of a revision is ordered by itself
 point that way.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from .compare import Difference
@@ -81,12 +81,14 @@ class Comparison:
     :param declared: all that is declared.
     :param found: all that was found.
     :param dependencies: what uses what in the database; empty where nothing has to be dropped for a change.
+    :param rewriting: the keys of the types of missing columns with which PostgreSQL rewrites the table.
     """
 
     differences: Sequence[Difference]
     declared: Facts = field(default_factory=dict)
     found: Facts = field(default_factory=dict)
     dependencies: Sequence[Dependency] = ()
+    rewriting: Collection[Key] = ()
 
 
 def needs_dependencies(differences: Iterable[Difference]) -> bool:

@@ -1,6 +1,6 @@
 """The Alembic plugin: what is declared and differs becomes operations of ``alembic revision --autogenerate``.
 
-For tables of a MetaData that declares items it stands in for all of the core's comparisons but whether a
+For the tables of the target metadata it stands in for all of the core's comparisons but whether a
 table or a column is there.
 """
 

@@ -14,6 +14,8 @@ class RowSecurity(TableItem):
     :param forced: whether it holds for the table's owner too.
     """
 
+    distinct = ()
+
     def __init__(self, *, enabled: bool = True, forced: bool = False) -> None:
         self.enabled = enabled
         self.forced = forced

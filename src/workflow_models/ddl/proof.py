@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic.autogenerate import produce_migrations, render_python_code
+from alembic.autogenerate.api import AutogenContext
 from alembic.operations import Operations
-from alembic.operations.ops import MigrationScript
+from alembic.operations.ops import DowngradeOps, MigrationScript, UpgradeOps
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, NullPool, text
 from sqlalchemy.dialects import postgresql
@@ -53,6 +54,8 @@ class Generated:
     def decided(self) -> "Generated":
         """The same, after somebody has decided that what the models do not have is dropped."""
         upgrade = re.sub(r"(?m)^(    +)# (?=op\.drop_|with |    |\))", r"\1", _REFUSAL.sub("", self.upgrade))
+        if not re.search(r"(?m)^ +[^# ]", upgrade):
+            upgrade += "\n    pass"
         return Generated(self.titles, self.changes, upgrade, self.downgrade)
 
 
@@ -171,11 +174,19 @@ class Proof:
         _expect_same("a second upgrade ends otherwise than the first:", after, self.snapshot())
 
 
+# Of the copy of a database that is a template for everybody, who may not give it away.
+_OWNER = text("""
+    SELECT CASE WHEN pg_has_role(datdba, 'MEMBER') THEN pg_get_userbyid(datdba) ELSE current_user END
+    FROM pg_database WHERE datname = :name
+""")
+
+
 @contextmanager
 def clone(url: str | sa.URL, *, name: str) -> Iterator[sa.URL]:
     """Give a copy of a database, gone afterwards.
 
-    The role must be allowed to create databases, and nobody may be connected to the original.
+    The role must be allowed to create databases, and nobody may be connected to the original. Both have
+    the same owner.
 
     :param name: of the copy; one of that name is dropped first.
     """
@@ -184,7 +195,10 @@ def clone(url: str | sa.URL, *, name: str) -> Iterator[sa.URL]:
     drop = f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)"
     with maintenance.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(drop)
-        connection.exec_driver_sql(f"CREATE DATABASE {quoted(name)} TEMPLATE {quoted(original.database)}")
+        owner = connection.scalar(_OWNER, {"name": original.database})
+        connection.exec_driver_sql(
+            f"CREATE DATABASE {quoted(name)} OWNER {quoted(owner)} TEMPLATE {quoted(original.database)}"
+        )
         try:
             yield original.set(database=name)
         finally:
@@ -217,9 +231,30 @@ def _generated(script: MigrationScript, context: MigrationContext) -> Generated:
     return Generated(
         tuple(map(_title, found)),
         tuple(str(each).strip() for each in found),
-        render_python_code(upgrade, migration_context=context),
-        render_python_code(downgrade, migration_context=context),
+        _rendered(upgrade, context),
+        _rendered(downgrade, context),
     )
+
+
+def _rendered(ops: UpgradeOps | DowngradeOps, context: MigrationContext) -> str:
+    """Write the body of a function, with the imports that it needs."""
+    imports: set[str] = set()
+
+    def render_item(type_: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
+        as_configured = context.opts.get("render_item")
+        rendered: str | Literal[False] = (
+            as_configured and as_configured(type_, item, autogen_context)
+        ) or False
+        imports.update(autogen_context.imports)
+        return rendered
+
+    body = render_python_code(
+        ops,
+        migration_context=context,
+        render_item=render_item,
+        user_module_prefix=context.opts.get("user_module_prefix"),
+    )
+    return "".join(f"    {line}\n" for line in sorted(imports)) + body
 
 
 def _title(diff: Any) -> str:

@@ -13,6 +13,8 @@ class StorageParameters(TableItem):
     :param parameters: as in ALTER TABLE … SET (…), as ``fillfactor=90``.
     """
 
+    distinct = ("parameters",)
+
     def __init__(self, **parameters: float | str | bool) -> None:
         self.parameters = {
             name: str(value).lower() if isinstance(value, bool) else str(value)
@@ -29,6 +31,8 @@ class ColumnOptions(TableItem):
 
     :param options: as in ALTER TABLE … ALTER COLUMN … SET (…), as ``n_distinct=100``.
     """
+
+    distinct = ("column", "options")
 
     def __init__(self, column: str, **options: float) -> None:
         self.column = column

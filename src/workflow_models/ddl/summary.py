@@ -14,6 +14,7 @@ _LONG = 160
 
 _INSTANT = "ACCESS EXCLUSIVE on {} for an instant"
 _BRIEF = "SHARE UPDATE EXCLUSIVE on {} for an instant"
+_REWRITTEN = "ACCESS EXCLUSIVE on {} while it is rewritten"
 _LOCKS = {
     "row security": _INSTANT,
     "policy": _INSTANT,
@@ -28,7 +29,7 @@ _LOCKS = {
     "replica identity": _INSTANT,
     "type": "ACCESS EXCLUSIVE on {} while it may be rewritten",
     "generated column": "ACCESS EXCLUSIVE on {} while it may be rewritten",
-    "persistence": "ACCESS EXCLUSIVE on {} while it is rewritten",
+    "persistence": _REWRITTEN,
     "not null": "ACCESS EXCLUSIVE on {} for an instant, SHARE UPDATE EXCLUSIVE while it is validated",
     "check constraint": "ACCESS EXCLUSIVE on {} for an instant, SHARE UPDATE EXCLUSIVE while it is validated",
     "foreign key": "SHARE ROW EXCLUSIVE on {} and the referenced table for an instant, "
@@ -117,7 +118,7 @@ class Summary:
 
 
 def _of_core(upgrade: OpContainer) -> Iterator[tuple[str, str, str]]:
-    from .autogenerate import UndecidedOp
+    from .autogenerate import MissingColumnOp, UndecidedOp
 
     for op in upgrade.ops:
         if isinstance(op, ops.ModifyTableOps):
@@ -135,7 +136,8 @@ def _of_core(upgrade: OpContainer) -> Iterator[tuple[str, str, str]]:
         elif isinstance(op, ops.DropTableOp):
             yield "Drops", f"table {op.table_name}{when}", f"ACCESS EXCLUSIVE on {op.table_name}"
         elif isinstance(op, ops.AddColumnOp):
-            yield "Adds", f"column {op.column.name} on {op.table_name}", _INSTANT.format(op.table_name)
+            lock = _REWRITTEN if isinstance(op, MissingColumnOp) and op.rewrites else _INSTANT
+            yield "Adds", f"column {op.column.name} on {op.table_name}", lock.format(op.table_name)
         elif isinstance(op, ops.DropColumnOp):
             yield "Drops", f"column {op.column_name} on {op.table_name}{when}", _INSTANT.format(op.table_name)
 
