@@ -12,6 +12,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, create_engine
 
 from tests.application import script
-from tests.server import Server, make_roles, serve
+from tests.server import Server, choose, cluster, make_roles, serve
 from workflow_models.migrations import alembic_config
 
 RESULTS = Path(__file__).with_name("results")
@@ -319,7 +320,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--reader-seconds", type=int, default=15)
     arguments = parser.parse_args()
-    with serve() as server:
+    _, binaries = choose()
+    # On a disk, as a database in use is.
+    with cluster(binaries, Path(tempfile.gettempdir())) if binaries else serve() as server:
         make_roles(server)
         found = measure(server, arguments)
     RESULTS.mkdir(exist_ok=True)

@@ -269,7 +269,9 @@ def test_an_inherited_isolation_makes_no_build_wait_for_the_migrators_own_lock(
         user=library.superuser,
     )
 
-    chain('def upgrade(): op.create_index_concurrently("books_title_idx", "books", ["title"])').upgrade(library)
+    chain('def upgrade(): op.create_index_concurrently("books_title_idx", "books", ["title"])').upgrade(
+        library
+    )
 
     assert revisions(library) == ["lib1"]
 
