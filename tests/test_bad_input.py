@@ -564,6 +564,13 @@ def test_references_on_the_key_of_organizations_is_enough(clone: Clone) -> None:
     assert current(database.url()) == f"{HEAD} (head)\n"
 
 
+def test_a_check_of_a_database_that_is_behind_says_to_upgrade_it(clone: Clone) -> None:
+    ran = alembic("check", DATABASE_URL=clone(at("empty", "wf0005_index_by_organization")).url())
+
+    assert ran.status == 1
+    assert ran.stderr.endswith("  Next: run `alembic upgrade head`, then this again.\n")
+
+
 # What is there already.
 
 THERE = {
