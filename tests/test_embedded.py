@@ -38,8 +38,8 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@contextlib.contextmanager
+def a_folder() -> Iterator[Path]:
     """For a server's data; the server is gone afterwards, whoever started it."""
     # pytest's own folders are closed to the account that the server runs as.
     with tempfile.TemporaryDirectory(prefix="wm-", dir=roomy()) as made:
@@ -53,6 +53,29 @@ def folder() -> Iterator[Path]:
         for server in embedded._servers.values():
             shutil.rmtree(server._short_folder())
         embedded._servers.clear()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where no server has been."""
+    with a_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def left_behind() -> Iterator[Path]:
+    """What the last user of a server leaves."""
+    with a_folder() as folder:
+        with user(folder):
+            pass
+        yield folder
+
+
+@pytest.fixture
+def used(folder: Path, left_behind: Path) -> Path:
+    """Where a server has been: as good as new where its first start is not in question, and sooner there."""
+    subprocess.run(["cp", "--archive", left_behind, folder], check=True)
+    return folder
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
@@ -102,31 +125,31 @@ def test_it_starts_and_makes_the_database(folder: Path) -> None:
     assert ask(url, "SHOW server_version").startswith("18.")
 
 
-def test_nobody_else_reaches_it(folder: Path) -> None:
-    url = embedded.url(folder)
+def test_nobody_else_reaches_it(used: Path) -> None:
+    url = embedded.url(used)
 
     assert ask(url, "SHOW listen_addresses") == ""
-    for process in processes_in(folder):
+    for process in processes_in(used):
         with contextlib.suppress(psutil.NoSuchProcess):  # a backend that has just ended reaches nothing
             assert process.net_connections("inet") == []
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(used.stat().st_mode) == 0o700
 
 
-def test_the_same_url_again_keeps_server_and_data(folder: Path) -> None:
-    url = embedded.url(folder)
+def test_the_same_url_again_keeps_server_and_data(used: Path) -> None:
+    url = embedded.url(used)
     ask(url, "CREATE TABLE things ()")
-    before = postmaster(folder)
+    before = postmaster(used)
 
-    assert embedded.url(folder) == url
-    assert postmaster(folder) == before
+    assert embedded.url(used) == url
+    assert postmaster(used) == before
     assert ask(url, "SELECT count(*) FROM things") == 0
 
 
-def test_users_share_it_and_the_last_one_stops_it(folder: Path) -> None:
-    with user(folder) as (one, url):
-        with user(folder) as (_, same):
+def test_users_share_it_and_the_last_one_stops_it(used: Path) -> None:
+    with user(used) as (one, url):
+        with user(used) as (_, same):
             assert same == url
-            running = postmaster(folder)
+            running = postmaster(used)
             assert one.communicate()[0] == ""
             assert running.is_running()
             assert ask(url, "SELECT 1") == 1
@@ -150,20 +173,20 @@ def test_many_at_once_make_one_server(folder: Path) -> None:
     assert not alive(running)
 
 
-def test_a_killed_user_counts_no_longer(folder: Path) -> None:
-    with user(folder) as (killed, _):
-        running = postmaster(folder)
+def test_a_killed_user_counts_no_longer(used: Path) -> None:
+    with user(used) as (killed, _):
+        running = postmaster(used)
         killed.kill()
         killed.wait()
-    with user(folder):
-        assert postmaster(folder) == running
+    with user(used):
+        assert postmaster(used) == running
     assert not alive(running)
 
 
-def test_a_killed_server_comes_back_with_its_data(folder: Path) -> None:
-    url = embedded.url(folder)
+def test_a_killed_server_comes_back_with_its_data(used: Path) -> None:
+    url = embedded.url(used)
     ask(url, "CREATE TABLE things AS SELECT 1 AS id")
-    master = postmaster(folder)
+    master = postmaster(used)
     # Busy, so that it does not notice that its master is gone.
     busy = psycopg.connect(url.replace("+psycopg", ""))
     with contextlib.closing(busy):
@@ -171,35 +194,35 @@ def test_a_killed_server_comes_back_with_its_data(folder: Path) -> None:
         orphan = psutil.Process(busy.info.backend_pid)
         master.kill()
 
-        assert embedded.url(folder) == url
-    assert postmaster(folder) != master
+        assert embedded.url(used) == url
+    assert postmaster(used) != master
     assert not alive(orphan)
     assert ask(url, "SELECT id FROM things") == 1
 
 
 @pytest.mark.parametrize("crashed", [False, True])
-def test_a_stale_file_that_names_a_living_process_is_no_server(folder: Path, crashed: bool) -> None:
-    with user(folder) as (_, url):
+def test_a_stale_file_that_names_a_living_process_is_no_server(used: Path, crashed: bool) -> None:
+    with user(used) as (_, url):
         ask(url, "CREATE TABLE things ()")
-        stale = (folder / "data" / "postmaster.pid").read_text().splitlines(keepends=True)
+        stale = (used / "data" / "postmaster.pid").read_text().splitlines(keepends=True)
         if crashed:
-            for process in processes_in(folder):
+            for process in processes_in(used):
                 process.kill()
     with subprocess.Popen(["sleep", "1000"]) as other:
         lines = [f"{other.pid}\n", *stale[1:]]
-        (folder / "data" / "postmaster.pid").write_text("".join(lines))
-        (folder / ".s.PGSQL.5432.lock").write_text("".join([*lines[:5], "\n"]))
+        (used / "data" / "postmaster.pid").write_text("".join(lines))
+        (used / ".s.PGSQL.5432.lock").write_text("".join([*lines[:5], "\n"]))
 
-        assert ask(embedded.url(folder), "SELECT count(*) FROM things") == 0
+        assert ask(embedded.url(used), "SELECT count(*) FROM things") == 0
         assert other.poll() is None
         other.kill()
 
 
-def test_a_lost_socket_is_made_again(folder: Path) -> None:
-    embedded.url(folder)
-    (folder / ".s.PGSQL.5432").unlink()
+def test_a_lost_socket_is_made_again(used: Path) -> None:
+    embedded.url(used)
+    (used / ".s.PGSQL.5432").unlink()
 
-    assert ask(embedded.url(folder), "SELECT 1") == 1
+    assert ask(embedded.url(used), "SELECT 1") == 1
 
 
 def test_a_first_start_that_was_killed_is_done_again(folder: Path) -> None:
@@ -212,15 +235,15 @@ def test_a_first_start_that_was_killed_is_done_again(folder: Path) -> None:
     assert not (folder / "data.new").exists()
 
 
-def test_data_of_another_version_is_refused_and_left_alone(folder: Path) -> None:
-    with user(folder):
+def test_data_of_another_version_is_refused_and_left_alone(used: Path) -> None:
+    with user(used):
         pass
-    (folder / "data" / "PG_VERSION").write_text("16\n")
+    (used / "data" / "PG_VERSION").write_text("16\n")
 
     with pytest.raises(EmbeddedServerError) as refused:
-        embedded.url(folder)
+        embedded.url(used)
     assert str(refused.value) == (
-        f"{folder} holds data of PostgreSQL 16, and stays as it is; the embedded server is PostgreSQL 18: "
+        f"{used} holds data of PostgreSQL 16, and stays as it is; the embedded server is PostgreSQL 18: "
         "set WORKFLOW_MODELS_DATA to another folder, or set DATABASE_URL to a PostgreSQL of your own"
     )
 
@@ -248,9 +271,9 @@ def test_any_path_will_do(folder: Path, name: str) -> None:
     assert ask(embedded.url(folder / name), "SELECT 1") == 1
 
 
-def test_settings_for_other_servers_do_not_reach_it(folder: Path) -> None:
+def test_settings_for_other_servers_do_not_reach_it(used: Path) -> None:
     environment = os.environ | {"PGPORT": "1", "PGHOST": "elsewhere", "PGDATA": "/nowhere", "PGUSER": "eve"}
-    with user(folder, env=environment) as (_, url):
+    with user(used, env=environment) as (_, url):
         assert ask(url, "SELECT current_user::text") == "postgres"
 
 
