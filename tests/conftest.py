@@ -3,6 +3,7 @@
 `empty` and `upgraded` are such databases; `clone(name)` gives any other that is registered as a template.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,11 @@ def pytest_report_header() -> str:
         return f"server: {servers.choose()[0]}"
     except servers.NoServerError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def pytest_collection_finish() -> None:
+    # What is imported by now stays: the collector need not go through it each time.
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +87,9 @@ def empty_on_new_cluster() -> Iterator[Database]:
     with servers.cluster(binaries) as server:
         servers.make_roles(server, ["app_owner"])
         executor = NoopExecutor(server.host, server.port, server.user, server.options, "new")
-        yield Templates(executor, "template1").clone("empty")
+        templates = Templates(executor, "template1")
+        yield templates.clone("empty")
+        templates.close()
 
 
 @template("upgraded")
