@@ -343,7 +343,7 @@ _INDEXES = {
     "index on other columns": _other_index("organization_id, execution_start DESC"),
     "index with its columns swapped": _other_index("created_at DESC, organization_id"),
     "index including a column": _other_index(
-        "organization_id, created_at DESC", " INCLUDE (status) WHERE organization_id IS NOT NULL"
+        "organization_id, created_at DESC", " INCLUDE (id) WHERE organization_id IS NOT NULL"
     ),
     "index with a fillfactor": _other_index(
         "organization_id, created_at DESC", " WITH (fillfactor = 70) WHERE organization_id IS NOT NULL"

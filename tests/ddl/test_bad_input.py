@@ -5,10 +5,11 @@
 
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from alembic.util import CommandError
-from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, text
+from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, event, text
 from sqlalchemy.schema import SchemaItem
 
 from tests.databases import Database
@@ -178,20 +179,47 @@ def test_behind_somebody_who_has_a_table_for_himself_it_gives_up(
     )
 
 
-def test_behind_another_check_that_makes_the_same_function_it_gives_up(
-    upgraded: Database, monkeypatch: pytest.MonkeyPatch
+def with_a_policy_that_calls(**function: str) -> MetaData:
+    metadata = declared(Policy("Mine", using="id = desk.level(1)"))
+    Schema("desk", metadata)
+    Function("level", metadata, schema="desk", language="sql", body="SELECT 1", **function)  # type: ignore[arg-type]
+    Function("application", metadata, returns="integer", language="sql", body="SELECT 1", if_missing=True)
+    return metadata
+
+
+LEVEL = {"arguments": "a integer", "returns": "integer"}
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        "",
+        "CREATE SCHEMA desk",
+        "CREATE SCHEMA desk; CREATE FUNCTION desk.level(a integer) RETURNS bigint LANGUAGE sql AS 'SELECT 1'",
+        "CREATE SCHEMA desk; CREATE FUNCTION desk.level(b integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+        "CREATE SCHEMA desk; CREATE FUNCTION desk.level(numeric) RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+    ],
+    ids=["nothing", "its schema", "with another result", "with another argument", "as an overload"],
+)
+def test_a_check_in_the_middle_of_another_one_waits_for_no_function_that_is_missing(
+    there: str, empty: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workflow_models.ddl.declared._PATIENCE", "10ms")
-    metadata = MetaData()
-    Schema("workflow_private", metadata)
-    Function(
-        "missing", metadata, schema="workflow_private", returns="integer", language="sql", body="SELECT 1"
-    )
-    with upgraded.connect(autocommit=False) as other, upgraded.engine().connect() as check:
-        other.execute("CREATE FUNCTION workflow_private.missing() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+    empty.execute(there)
+    metadata = with_a_policy_that_calls(**LEVEL)
+    inner: list[list[str]] = []
+    with empty.engine().connect() as other_check, empty.engine().connect() as check:
 
-        with pytest.raises(ComparisonError, match=r"^a lock could not be had within 10ms, "):
-            compare(check, metadata)
+        @event.listens_for(other_check, "before_cursor_execute")
+        def _(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            # Its functions are made by then, its clones are about to be.
+            if statement.startswith("\nCREATE TABLE") and not inner:
+                inner.append(list(map(str, compare(check, metadata))))
+
+        outer = list(map(str, compare(other_check, metadata)))
+
+    assert inner == [outer]
+    assert any(difference.startswith("function desk.level") for difference in outer)
 
 
 def test_it_waits_for_nobody_and_leaves_nothing_behind(upgraded: Database) -> None:

@@ -36,6 +36,7 @@ from workflow_models.ddl import (
     RowSecurity,
     Schema,
     Statistics,
+    StorageParameters,
     Trigger,
 )
 
@@ -95,6 +96,43 @@ def children(metadata: MetaData) -> object:
         Column("id", Integer, primary_key=True),
         Column("ticket_id", Integer, ForeignKey("tickets.id")),
         Column("email", Text),
+    )
+
+
+def marks(metadata: MetaData) -> object:
+    return Table(
+        "marks",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        RowSecurity(),
+        Policy("Mine", "SELECT", using="id = desk.level()"),
+    )
+
+
+def odd_table(metadata: MetaData) -> object:
+    """A table with things on it that SQLAlchemy does not reflect."""
+    return Table(
+        "Odd ones",
+        metadata,
+        Column("twice", Integer, Computed("id * 2", persisted=True)),
+        Column("id", BigInteger, primary_key=True, comment=":a %s"),
+        Column("number", Integer, Identity(always=True, start=7)),
+        Column("place", Point, nullable=False, server_default=text("'(1,2)'")),
+        Column("state", String(20, collation="C")),
+        Column("note_id", Integer, ForeignKey("notes.id", ondelete="CASCADE")),
+        CheckConstraint(r"state LIKE '%\:new'", name="new"),
+        UniqueConstraint("number", name="once"),
+        Index("by_state", "state", postgresql_where=text("id > 0")),
+        Index("by_place", "place", postgresql_using="gist"),
+        RowSecurity(forced=True),
+        Policy("Small", "SELECT", using="id < 10"),
+        Trigger("touch", "BEFORE", "UPDATE", "desk.touch()", enabled="ALWAYS"),
+        Grant("SELECT", to="anon", columns=("state",)),
+        Grant("USAGE", to="anon", sequence_of="id"),
+        Statistics("odd_state", "id", "state"),
+        StorageParameters(fillfactor=70),
+        ColumnOptions("state", n_distinct=3),
+        comment="odd",
     )
 
 
@@ -195,6 +233,34 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
         lambda: desk(*calling("desk.level(1)"), more=functions(function(arguments="a integer"), TOUCH)),
         lambda: desk(*calling("desk.level(b => 1)"), more=functions(function(arguments="b integer"), TOUCH)),
     ),
+    "function that is parsed at once": (
+        lambda: desk(*calling(), more=functions(function(), TOUCH)),
+        lambda: desk(
+            *calling(),
+            more=functions(
+                function(body="BEGIN ATOMIC SELECT desk.third(7); END"),
+                function("third", arguments="a integer", body="RETURN desk.fourth() + a"),
+                function("fourth"),
+                TOUCH,
+            ),
+        ),
+    ),
+    "function that was parsed at once": (
+        lambda: desk(*calling(), more=functions(function(body="RETURN 3"), TOUCH)),
+        lambda: desk(*calling(), more=functions(function(), TOUCH)),
+    ),
+    "result of a function that one that was parsed at once calls": (
+        lambda: desk(
+            *calling("desk.second()"),
+            more=functions(function(), function("second", body="RETURN desk.level()"), TOUCH),
+        ),
+        lambda: desk(
+            *calling("desk.second()"),
+            more=functions(
+                function(returns="bigint"), function("second", body="RETURN desk.level()::integer"), TOUCH
+            ),
+        ),
+    ),
     "functions declared before what they call": (
         lambda: desk(),
         lambda: desk(
@@ -221,6 +287,26 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
     "unique key that a foreign key needs": (
         lambda: desk(UniqueConstraint("id", name="once"), more=children),
         lambda: desk(UniqueConstraint("id", "title", name="once"), more=children),
+    ),
+    "unique index that a foreign key needs": (
+        lambda: desk(Index("once", "id", unique=True), id=Column("id", Integer), more=children),
+        lambda: desk(
+            Index("once", "id", unique=True, postgresql_include=["title"]),
+            id=Column("id", Integer),
+            more=children,
+        ),
+    ),
+    "index that comes to call a function that is replaced": (
+        lambda: desk(Index("by_call", "id"), more=function()),
+        lambda: desk(Index("by_call", text("(id + desk.level())")), more=function(returns="bigint")),
+    ),
+    "index that comes to call a function that is added": (
+        lambda: desk(Index("by_call", "id")),
+        lambda: desk(Index("by_call", text("(id + desk.level())")), more=function()),
+    ),
+    "index that the other type of its column cannot have": (
+        lambda: desk(Column("level", Text), Index("by_level", text("lower(level)"))),
+        lambda: desk(Column("level", Integer), Index("by_level", text("(level + 1)"))),
     ),
     "column and all that uses it dropped": (
         lambda: desk(Column("level", Integer), *used(), more=TOUCH),
@@ -291,18 +377,21 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
     ),
     "table added while a function is replaced": (
         lambda: desk(more=function()),
+        lambda: desk(more=functions(function(returns="bigint"), marks)),
+    ),
+    "table added while a function is replaced that a dropped column calls": (
+        lambda: desk(Column("level", Integer, server_default=text("desk.level()")), more=function()),
+        lambda: desk(more=functions(function(returns="bigint"), marks)),
+    ),
+    "table added while a type changes that a dropped column is computed from": (
         lambda: desk(
-            more=functions(
-                function(returns="bigint"),
-                lambda metadata: Table(
-                    "marks",
-                    metadata,
-                    Column("id", Integer, primary_key=True),
-                    RowSecurity(),
-                    Policy("Mine", "SELECT", using="id = desk.level()"),
-                ),
-            )
+            Column("level", Integer), Column("twice", Integer, Computed("level * 2", persisted=True))
         ),
+        lambda: desk(Column("level", BigInteger), more=children),
+    ),
+    "table that nobody can guess dropped": (
+        lambda: desk(more=functions(function(), TOUCH, children, odd_table)),
+        lambda: desk(more=functions(function(returns="bigint"), TOUCH, children)),
     ),
     "options of a column that is added": (
         lambda: desk(),

@@ -11,6 +11,7 @@ from tests.databases import Database
 from tests.ddl.proof import Proof
 from workflow_models import WorkflowDefinition, migrations
 from workflow_models.base import metadata as models
+from workflow_models.ddl import Function
 
 EXTRA = """
 CREATE POLICY auditors ON workflow_definitions FOR SELECT TO anon USING (true);
@@ -103,6 +104,60 @@ def test_tables_of_one_name_in_two_schemas_are_told_apart(
     }
 
 
+def test_functions_of_a_schema_that_is_not_declared_are_compared_by_name(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = MetaData()
+    Function("ours", metadata, language="sql", returns="integer", body="SELECT 1")
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+    empty.execute("CREATE FUNCTION theirs() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+    proof = prove(empty, metadata=metadata, version_table_schema=None)
+
+    assert proof.generate().changes == ()
+
+    empty.execute("ALTER FUNCTION ours() IMMUTABLE")
+    assert proof.generate().titles == ("modify function public.ours()",)
+
+
+def test_foreign_keys_to_tables_of_any_name_are_compared(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = MetaData()
+    for schema in ("a", "b"):
+        Table("notes", metadata, Column("id", Integer, primary_key=True), schema=schema)
+    Table(
+        "notes",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("a_id", Integer, ForeignKey("a.notes.id")),
+        Column("b_id", Integer, ForeignKey("b.notes.id")),
+        Column("next_id", Integer, ForeignKey("notes.id")),
+        Column("marks_id", Integer, ForeignKey("marks.id", use_alter=True, name="marked")),
+    )
+    Table(
+        "marks",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("note_id", Integer, ForeignKey("notes.id")),
+    )
+    empty.execute("CREATE SCHEMA a; CREATE SCHEMA b")
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+    proof = prove(empty, metadata=metadata, include_schemas=True, version_table_schema=None)
+
+    assert proof.generate().changes == ()
+
+    empty.execute(
+        "ALTER TABLE notes DROP CONSTRAINT notes_a_id_fkey, DROP CONSTRAINT marked, "
+        "ADD CONSTRAINT notes_a_id_fkey FOREIGN KEY (a_id) REFERENCES b.notes"
+    )
+    assert set(proof.generate().titles) == {
+        "modify foreign key notes_a_id_fkey on notes",
+        "add foreign key marked on notes",
+    }
+
+
 def test_an_ini_file_can_say_what_is_allowed(upgraded: Database) -> None:
     upgraded.execute("CREATE INDEX slow ON workflow_execution_logs (error_details)")
     config = migrations.alembic_config(x={"url": upgraded.url()})
@@ -131,8 +186,8 @@ def test_differences_are_printed_one_a_line(upgraded: Database) -> None:
         "  policy Users can view workflow logs on workflow_execution_logs: to is 'anon', "
         "declared 'authenticated' (may widen access), \n"
         "  grant anon: SELECT on workflow_definitions: found, not declared (may widen access), \n"
-        "  column description on workflow_definitions: declared, not found, \n"
-        "  column note on workflow_definitions: found, not declared]"
+        "  column note on workflow_definitions: found, not declared, \n"
+        "  column description on workflow_definitions: declared, not found]"
     )
 
 

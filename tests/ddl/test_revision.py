@@ -5,7 +5,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, DateTime, Integer, MetaData, Table, Text, Uuid, text
+from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, MetaData, Table, Text, Uuid, text
+from sqlalchemy.exc import ProgrammingError
 
 from tests.application.states import REVISIONS, at
 from tests.databases import Database
@@ -14,6 +15,7 @@ from tests.ddl.test_from_nothing import STAND_INS
 from workflow_models import migrations
 from workflow_models.application import application_metadata as application
 from workflow_models.base import metadata as models
+from workflow_models.ddl import Function, Policy, RowSecurity, Schema
 
 
 def generated(database: Database, prove: Callable[..., Proof], sql: str) -> tuple[Generated, Any]:
@@ -66,6 +68,12 @@ def test_a_rewrite_of_a_table_is_announced(upgraded: Database, prove: Callable[.
         "Changes: type duration_ms on workflow_execution_logs: value is 'bigint', declared 'integer'."
     )
     assert summary.locks == ("Locks: ACCESS EXCLUSIVE on workflow_execution_logs while it may be rewritten.")
+    # For who uses a template that has no place for it.
+    assert revision.upgrade.splitlines()[1:3] == [
+        f"    # ### {summary.changes}",
+        f"    # ### {summary.locks}",
+    ]
+    assert "Changes: " not in revision.downgrade
 
 
 def test_a_column_that_costs_a_rewrite_or_a_decision_says_so(
@@ -121,6 +129,62 @@ def test_an_index_is_built_outside_of_the_transaction(
         "Adds: index idx_workflow_execution_logs_organization_id on workflow_execution_logs.\n"
         "Changes: row security on workflow_definitions: enabled is False, declared True."
     )
+
+
+def test_what_is_unique_stays_so_while_its_index_changes(
+    upgraded: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = MetaData()
+    Table(
+        "tickets",
+        metadata,
+        Column("title", Text),
+        Index("once", "title", unique=True, postgresql_where=text("title <> ''")),
+    )
+    upgraded.execute("CREATE TABLE tickets (title text); CREATE UNIQUE INDEX once ON tickets (title)")
+
+    revision = prove(upgraded, metadata=metadata).generate()
+
+    for source in (revision.upgrade, revision.downgrade):
+        order = ["CREATE UNIQUE INDEX CONCURRENTLY once_next", 'IF EXISTS once"', "once_next RENAME TO once"]
+        places = [source.index(step) for step in order]
+        assert places == sorted(places)
+        assert source.count("autocommit_block") == 1
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [(Index("once", "id", unique=True, postgresql_include=["title"]),), ()],
+    ids=["another", "none"],
+)
+def test_what_is_set_on_an_index_is_set_on_the_one_that_takes_its_place(
+    declared: tuple[Index, ...], empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = MetaData()
+    Table(
+        "tickets",
+        metadata,
+        Column("id", Integer, nullable=False),
+        Column("title", Text),
+        *declared,
+    )
+    empty.execute(
+        "CREATE TABLE tickets (id integer NOT NULL, title text); CREATE UNIQUE INDEX once ON tickets (id); "
+        "ALTER TABLE tickets REPLICA IDENTITY USING INDEX once, CLUSTER ON once"
+    )
+    proof = prove(
+        empty,
+        metadata=metadata,
+        allow_extra=["replica identity on tickets", "clustering on tickets"],
+        version_table_schema=None,
+    )
+
+    revision = proof.generate()
+
+    assert [title.partition(" ")[2] for title in revision.titles] == ["index once on tickets"]
+    proof.of(revision)
+    set_on = "SELECT indisreplident, indisclustered FROM pg_index WHERE indexrelid = to_regclass('once')"
+    assert empty.execute(set_on) == [(True, True)] * len(declared)
 
 
 def test_not_null_is_proven_before_it_is_set(upgraded: Database, prove: Callable[..., Proof]) -> None:
@@ -220,6 +284,61 @@ def test_nothing_is_committed_while_a_policy_is_away(upgraded: Database, prove: 
         assert made
         assert "autocommit_block" not in away
         assert source.count("autocommit_block") == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "body"),
+    [
+        ([Column("level", BigInteger)], "RETURN (SELECT max(level) FROM tickets)"),
+        ([], "RETURN (SELECT max(id) FROM tickets)"),
+        ([], "SELECT 1"),
+    ],
+    ids=["of another type", "dropped", "dropped, and then nothing is used"],
+)
+def test_a_column_that_a_function_was_parsed_with_can_change(
+    columns: list[Column[int]], body: str, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = MetaData()
+    Schema("desk", metadata)
+    Function("top", metadata, schema="desk", language="sql", returns="bigint", body=body)
+    Table(
+        "tickets",
+        metadata,
+        Column("id", Integer),
+        *(Column(column.name, column.type) for column in columns),
+        RowSecurity(),
+        Policy("Top", "SELECT", using="id = desk.top()"),
+    )
+    empty.execute(
+        """
+        CREATE SCHEMA desk; CREATE TABLE tickets (id integer, level integer);
+        ALTER TABLE tickets ENABLE ROW LEVEL SECURITY;
+        CREATE FUNCTION desk.top() RETURNS bigint LANGUAGE sql RETURN (SELECT max(level) FROM tickets);
+        REVOKE EXECUTE ON FUNCTION desk.top() FROM PUBLIC;
+        CREATE POLICY "Top" ON tickets FOR SELECT USING (id = desk.top());
+        """
+    )
+    proof = prove(empty, metadata=metadata, version_table_schema=None)
+
+    proof.of(proof.generate().decided)
+
+
+def test_a_setting_that_a_superuser_has_changed_by_then_is_passed_over(
+    upgraded: Database, prove: Callable[..., Proof]
+) -> None:
+    setting = f'ALTER DATABASE {upgraded.name} {{}} "request.jwt.claims"{{}}'
+    upgraded.execute(setting.format("SET", "= 'x'"), user=upgraded.superuser)
+    proof = prove(upgraded)
+    revision = proof.generate()
+
+    assert "# Needs a superuser, or SET ON PARAMETER request.jwt.claims;" in revision.upgrade
+    with pytest.raises(ProgrammingError, match="permission denied to set parameter"):
+        proof.run(revision.upgrade)
+
+    upgraded.execute(setting.format("RESET", ""), user=upgraded.superuser)
+    proof.run(revision.upgrade)
+    upgraded.execute(setting.format("SET", "= 'x'"), user=upgraded.superuser)
+    proof.run(revision.downgrade)
 
 
 def test_odd_names_and_texts_come_back_as_they_were(upgraded: Database, prove: Callable[..., Proof]) -> None:

@@ -21,7 +21,7 @@ from .compare import Difference
 from .declared import ComparisonError, comparison, hold, managed_tables, print_alike
 from .item import ITEMS, DeclarationError, only_what_is_granted, quoted
 from .order import Comparison, Step, plan, settled
-from .restored import restoring
+from .restored import restoring, restoring_table
 from .summary import Summary
 
 log = getLogger(__name__)
@@ -178,6 +178,7 @@ def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -
             metadata,
             include=lambda table: autogen_context.run_object_filters(table, table.name, "table", False, None),
             known=[version_table],
+            dropped=[op.to_table() for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)],
         )
     except DeclarationError as error:
         raise CommandError(f"the models declare what PostgreSQL refuses. {error}") from error
@@ -200,9 +201,12 @@ def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -
     compared = replace(compared, differences=found, declared={**compared.declared, **kept})
     _mend_core(upgrade_ops, compared)
     changes = _arrange(upgrade_ops, compared)
+    summary = Summary(upgrade_ops, found, [each for each in changes if each.replaced])
     template_args = options.get("template_args")
     if template_args is not None:
-        template_args["summary"] = Summary(upgrade_ops, found, [each for each in changes if each.replaced])
+        template_args["summary"] = summary
+    # For templates that know nothing of it; others leave out lines that start like Alembic's own comments.
+    upgrade_ops.ops[:0] = [NoteOp(*summary.comments)] if summary.changes else []
     return PriorityDispatchResult.CONTINUE
 
 
@@ -265,11 +269,25 @@ def _arrange(upgrade_ops: UpgradeOps, compared: Comparison) -> list[Difference]:
         *([ReportOp(compared.differences)] if compared.differences else []),
         *([_refusing(f"not of a kind that can be declared: {', '.join(named)}.")] if named else []),
         *([_refusing(_NOT_OURS.format("; ".join(in_the_way)))] if in_the_way else []),
+        *(op for op in upgrade_ops.ops if isinstance(op, NoteOp)),
         *_steps(forward.before, back.after, unchecked),
-        *upgrade_ops.ops,
+        *_parted(upgrade_ops.ops, dropping=True),
+        *_steps(forward.between, back.between, unchecked),
+        *_parted(upgrade_ops.ops, dropping=False),
         *_steps(forward.after, back.before, unchecked),
     ]
     return changes
+
+
+def _parted(core: Sequence[MigrateOperation], *, dropping: bool) -> Iterator[MigrateOperation]:
+    """Give those of the core's operations that drop columns or tables, or the others."""
+    for op in core:
+        if isinstance(op, ops.ModifyTableOps):
+            of_table = [each for each in op.ops if isinstance(each, UndecidedOp) is dropping]
+            if of_table:
+                yield ops.ModifyTableOps(op.table_name, of_table, schema=op.schema)
+        elif isinstance(op, UndecidedOp) is dropping and not isinstance(op, NoteOp):
+            yield op
 
 
 _NOT_OURS = (
@@ -285,8 +303,12 @@ def _steps(steps: Sequence[Step], back: Sequence[Step], unchecked: bool) -> list
 def _mend_core(container: OpContainer, compared: Comparison) -> None:
     """Leave to people what loses data, and our items out of tables, which are created without them."""
     lost: list[str] = []
+    dropped = [(op.schema, op.table_name) for op in container.ops if isinstance(op, ops.DropTableOp)]
     for op in list(container.ops):
-        if isinstance(op, ops.CreateTableOp):
+        if isinstance(op, ops.ModifyTableOps) and (op.schema, op.table_name) in dropped:
+            # Its indexes go with it, and come back with it.
+            container.ops.remove(op)
+        elif isinstance(op, ops.CreateTableOp):
             op.info.pop(ITEMS, None)
             op.__class__ = MissingTableOp
             op.columns = [_mended(item) for item in op.columns]
@@ -294,7 +316,8 @@ def _mend_core(container: OpContainer, compared: Comparison) -> None:
             lost += _losses_in(op, compared)
         elif isinstance(op, ops.DropTableOp):
             lost.append(f"table {op.table_name}")
-            container.ops[container.ops.index(op)] = UndecidedOp(op, _title(op))
+            again = restoring_table(quoted(op.schema, op.table_name), compared.dropped)
+            container.ops[container.ops.index(op)] = UndecidedOp(op, _title(op), again)
     if lost:
         what = " and ".join(lost)
         container.ops.insert(0, _refusing(f"decide about {what}: not in the models, and lost when dropped."))
@@ -472,7 +495,7 @@ def _placed(steps: Iterable[Step]) -> Iterator[tuple[bool, Difference, str]]:
     for difference, statement in steps:
         outside = is_built or _is_outside(difference, statement)
         # What comes after something that was built may need it.
-        is_built = outside and not statement.startswith("DROP INDEX")
+        is_built = outside and (is_built or not statement.startswith("DROP INDEX"))
         yield outside, difference, statement
 
 
@@ -522,6 +545,9 @@ def _warnings(difference: Difference, statement: str) -> list[str]:
         return [
             f"# ACCESS EXCLUSIVE on {difference.fact.on} while it may be rewritten: nobody reads it then."
         ]
+    if difference.fact.kind == "setting":
+        parameter = quoted(*difference.fact.name.split("."))
+        return [f"# Needs a superuser, or SET ON PARAMETER {parameter}; what is so by then is passed over."]
     return []
 
 

@@ -16,12 +16,14 @@ class Difference:
 
     :param with_table: whether its table is missing as a whole, and created with most that belongs to it.
     :param replaced: whether it is dropped and made again, though it may not differ, since what it uses is.
+    :param needs_columns: whether it is a function that uses columns which change or go.
     """
 
     declared: Fact | None
     found: Fact | None
     with_table: bool = False
     replaced: bool = False
+    needs_columns: bool = False
 
     @property
     def fact(self) -> Fact:

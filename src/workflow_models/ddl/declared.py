@@ -5,7 +5,7 @@ sides, under one search_path.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Enum,
+    ForeignKeyConstraint,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import AddConstraint
 from sqlalchemy.sql.ddl import SchemaGenerator, sort_tables
 
 from . import dependencies, facts
@@ -29,8 +31,10 @@ from .dependencies import Key
 from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
-from .item import DeclarationError, MetaDataItem, execute, items_of, quoted, roles
+from .item import DeclarationError, MetaDataItem, items_of, quoted, rewritten, roles
 from .order import Comparison, needs_dependencies
+from .substitutes import Substitutes
+from .substitutes import read as read_functions
 
 _Item = TypeVar("_Item", bound=MetaDataItem)
 
@@ -89,12 +93,14 @@ def comparison(
     *,
     include: Callable[[Table], bool] = lambda table: True,
     known: Sequence[str] = (),
+    dropped: Sequence[Table] = (),
 ) -> Comparison:
     """Compare what is declared with the database that a connection is to.
 
     :param connection: may be in a transaction; it is left as it was.
     :param include: which tables are compared. Of a MetaData none of whose tables are, nothing else is either.
     :param known: tables that may be in declared schemas besides those, as Alembic's version table.
+    :param dropped: tables of the database that are not compared, but read, since they will be dropped.
     :raises ComparisonError: on a standby, in a read-only transaction, without TEMPORARY privilege, or where
         the catalogs cannot be read.
     :raises DeclarationError: when PostgreSQL refuses an item.
@@ -106,6 +112,8 @@ def comparison(
     _refuse_unless_clones_can_be_made(connection)
     with _explained(), connection.begin_nested() as savepoint:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+        # To compile the queries of the catalogs takes ten times as long as to run them.
+        connection.exec_driver_sql("SET LOCAL jit = off")
         print_alike(connection)
         # pg_temp last: a clone is never found where the real table is.
         connection.exec_driver_sql(
@@ -123,8 +131,9 @@ def comparison(
         columns_go = any(key[0] == "type" and key not in declared for key in found)
         if columns_go or needs_dependencies(differing):
             uses = dependencies.read(connection, _targets(connection, tables), _schemas(collections))
+        lost = _on_dropped(connection, dropped)
         savepoint.rollback()
-    return Comparison(differing, declared, found, uses, rewriting)
+    return Comparison(differing, declared, found, uses, rewriting, lost)
 
 
 @contextmanager
@@ -135,8 +144,8 @@ def _explained() -> Iterator[None]:
         cause = error if isinstance(error, DBAPIError) else error.__cause__
         if _sqlstate(cause) == _LOCK_NOT_AVAILABLE:
             raise ComparisonError(
-                f"a lock could not be had within {_PATIENCE}, since somebody alters what is compared, or "
-                "compares it too; nothing was changed: run it again."
+                f"a lock could not be had within {_PATIENCE}, since somebody alters what is compared; "
+                "nothing was changed: run it again."
             ) from error
         if isinstance(error, DeclarationError):
             raise
@@ -232,12 +241,16 @@ def _found(
     found |= facts.of_privileges(connection, granted)
     oids = [oid for name in known if (oid := _oid(connection, name)) is not None]
     oids += [target.oid for target in (*there, *granted)]
-    for schema in schemas:
+    functions = _items(collections, Function)
+    for schema in dict.fromkeys([*schemas, *(function.schema for function in functions)]):
         oid = connection.scalar(text("SELECT to_regnamespace(:name)::oid"), {"name": quoted(schema)})
-        if oid is not None:
+        if oid is not None and schema in schemas:
             found |= facts.of_schema(connection, schema, oids)
             found |= facts.of_functions(connection, oid, schema)
-    bodies = [function.body for function in _items(collections, Function)]
+        elif oid is not None:
+            ours = [each.name for each in functions if each.schema == schema and not each.if_missing]
+            found |= facts.of_functions(connection, oid, schema, ours)
+    bodies = [function.body for function in functions]
     return found | (facts.of_settings(connection, bodies) if collections else {})
 
 
@@ -268,18 +281,21 @@ def _declared(
         if name in known or _oid(connection, name) is not None:
             granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
             declared |= {fact.key: fact for fact in granted}
-    declared |= _of_functions(
+    functions, substitutes = read_functions(
         connection,
         _items(collections, Function),
+        found,
+        _visible(connection),
         tables_stand=all(
             ("type", _name(table), column.name) in found for table in tables for column in table.columns
         ),
     )
+    declared |= functions
     declared |= facts.of_declared_enums(_enums(tables))
     rewriting: set[Key] = set()
     for together in _of_different_names(tables):
         with connection.begin_nested() as made:
-            of_tables = _of_tables(connection, together, _schemas(collections))
+            of_tables = _of_tables(connection, together, _schemas(collections), substitutes)
             rewriting |= _rewriting(connection, together, of_tables, found)
             made.rollback()
         declared |= of_tables
@@ -287,21 +303,19 @@ def _declared(
 
 
 def _of_different_names(tables: Iterable[Table]) -> list[list[Table]]:
-    """Part tables so that those of one part, and those that they refer to, can stand in one schema."""
-    parts: list[tuple[list[Table], dict[str, Table]]] = []
+    """Part tables so that those of one part can stand in one schema."""
+    parts: list[dict[str, Table]] = []
     for table in tables:
-        needed = {each.name: each for each in (*(key.column.table for key in table.foreign_keys), table)}
-        for part, taken in parts:
-            if all(taken.get(name, each) is each for name, each in needed.items()):
-                part.append(table)
-                taken |= needed
-                break
-        else:
-            parts.append(([table], needed))
-    return [part for part, _ in parts]
+        part = next((part for part in parts if table.name not in part), None)
+        if part is None:
+            parts.append(part := {})
+        part[table.name] = table
+    return [list(part.values()) for part in parts]
 
 
-def _of_tables(connection: Connection, tables: Sequence[Table], schemas: Sequence[str]) -> Facts:
+def _of_tables(
+    connection: Connection, tables: Sequence[Table], schemas: Sequence[str], substitutes: Substitutes
+) -> Facts:
     """Make clones of tables, and give the facts of them."""
     declared: Facts = {}
     others = _referenced(tables)
@@ -310,21 +324,33 @@ def _of_tables(connection: Connection, tables: Sequence[Table], schemas: Sequenc
     clones = connection.execution_options(
         schema_translate_map=dict.fromkeys(
             # None always, since statements are kept as compiled with it or without.
-            [None, *(table.schema for table in (*tables, *others)), *(enum.schema for enum in enums)],
+            [
+                None,
+                *(table.schema for table in (*tables, *others.values())),
+                *(enum.schema for enum in enums),
+            ],
             _TEMPORARY,
         )
     )
     # One for all tables, since it remembers the types that it has made.
     generator = SchemaGenerator(clones.dialect, clones, checkfirst=False)  # type: ignore[no-untyped-call]
     try:
-        for table in (*others, *tables):
-            try:
-                generator.traverse_single(table)
-            except DBAPIError as error:
-                raise DeclarationError(f"Table {table.fullname!r}: {error.orig}") from error
+        with substitutes.called(connection):
+            for table in (*others.values(), *tables):
+                with _named(table):
+                    # Its foreign keys come once all that they go to is there.
+                    generator.traverse_single(table, include_foreign_key_constraints=())
+            for table in tables:
+                for key in sorted(table.foreign_key_constraints, key=lambda key: tuple(key.column_keys)):
+                    with _named(table):
+                        _add(clones, key, others)
         targets = _clones(connection, tables, visible)
-        names = {each.name: _printed_schema(each, visible) + quoted(each.name) for each in (*others, *tables)}
-        declared |= facts.of_relations(connection, targets, schemas, names)
+        clone_of = others | {table: table for table in tables}
+        names = {
+            clone.name: _printed_schema(table, visible) + quoted(table.name)
+            for table, clone in clone_of.items()
+        }
+        declared |= substitutes.facts(facts.of_relations(connection, targets, schemas, names))
         for table in tables:
             logged = (f"ALTER TABLE {_name(table)} SET LOGGED",)
             persistence = Fact("persistence", _name(table), "", {"value": "logged"}, logged)
@@ -332,6 +358,27 @@ def _of_tables(connection: Connection, tables: Sequence[Table], schemas: Sequenc
     finally:
         connection.execution_options(schema_translate_map={})
     return declared
+
+
+@contextmanager
+def _named(table: Table) -> Iterator[None]:
+    """Let errors name the table."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise DeclarationError(f"Table {table.fullname!r}: {error.orig}") from error
+
+
+def _add(connection: Connection, key: ForeignKeyConstraint, others: Mapping[Table, Table]) -> None:
+    """Add a foreign key to a clone, to another one that may be called otherwise than its table."""
+    referred = key.referred_table
+    own, other = (quoted(_TEMPORARY, each.name) for each in (referred, others.get(referred, referred)))
+
+    def instead(statement: str) -> str:
+        return statement.replace(f" REFERENCES {own} ", f" REFERENCES {other} ")
+
+    with rewritten(connection, instead):
+        connection.execute(AddConstraint(key, isolate_from_table=False))
 
 
 def _clones(connection: Connection, tables: Iterable[Table], visible: Sequence[str]) -> list[Target]:
@@ -388,118 +435,6 @@ _MISSING_ROLES = text("""
 """)
 
 
-# Those that calls could not tell from what is declared, or would find instead.
-_OTHERS = text("""
-    SELECT p.oid::regprocedure::text, p.oid::text FROM pg_proc AS p
-    WHERE p.pronamespace = to_regnamespace(:schema)::oid
-        AND p.proname IN (SELECT proname FROM pg_proc WHERE pronamespace = pg_my_temp_schema())
-        AND NOT EXISTS (
-            SELECT FROM pg_proc AS f WHERE f.pronamespace = pg_my_temp_schema() AND f.proname = p.proname
-                AND f.proargtypes = p.proargtypes AND f.prorettype = p.prorettype
-                AND f.proretset = p.proretset
-                AND pg_get_function_arguments(f.oid) = pg_get_function_arguments(p.oid))
-""")
-_IS_THERE = text("""
-    SELECT count(*) FROM pg_proc AS f
-    JOIN pg_proc AS p ON p.proname = f.proname AND p.proargtypes = f.proargtypes
-        AND p.pronamespace = to_regnamespace(:schema)::oid
-    WHERE f.oid = (SELECT max(oid) FROM pg_proc WHERE pronamespace = pg_my_temp_schema() AND proname = :name)
-""")
-
-
-def _of_functions(connection: Connection, functions: Sequence[Function], *, tables_stand: bool) -> Facts:
-    """Read functions in pg_temp.
-
-    Where one is missing, or returns something else, it is made under its own name too, for the policies,
-    triggers and other functions that call it.
-
-    :param tables_stand: whether the tables and columns that bodies may name are all there.
-    """
-    declared: Facts = {}
-    for schema in dict.fromkeys(function.schema for function in functions):
-        if not connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": quoted(schema)}):
-            execute(connection, [f"CREATE SCHEMA {quoted(schema)}"], f"Schema {schema!r}")
-        of_schema = [function for function in functions if function.schema == schema]
-        try:
-            with connection.begin_nested():
-                for function in of_schema:
-                    _make(connection, function)
-        except DeclarationError:
-            _make_in_their_order(connection, of_schema, tables_stand=tables_stand)
-        oid = connection.scalar(text("SELECT pg_my_temp_schema()"))
-        if oid:
-            _refuse_functions_of_the_same_types(connection, of_schema)
-            _set_aside(connection, schema)
-            declared |= facts.of_functions(connection, oid, schema)
-            # Those of the next schema must not be taken for overloads.
-            for dropped in connection.scalars(
-                text(
-                    "SELECT format('DROP ROUTINE pg_temp.%I(%s)', proname, oidvectortypes(proargtypes)) "
-                    "FROM pg_proc WHERE pronamespace = pg_my_temp_schema()"
-                )
-            ).all():
-                execute(connection, [dropped], "a function in pg_temp")
-    return declared
-
-
-def _refuse_functions_of_the_same_types(connection: Connection, functions: Iterable[Function]) -> None:
-    """Only PostgreSQL knows which types are the same; the second one took the place of the first."""
-    made = Counter(
-        connection.scalars(text("SELECT proname::text FROM pg_proc WHERE pronamespace = pg_my_temp_schema()"))
-    )
-    declared = Counter(function.name for function in functions if not function.if_missing)
-    for function in functions:
-        if made[function.name] < declared[function.name]:
-            raise DeclarationError(
-                f"Function {function.schema}.{function.name}: declared twice with arguments of the same types"
-            )
-
-
-def _make(connection: Connection, function: Function) -> None:
-    schema, what = function.schema, f"Function {function.schema}.{function.name}"
-    if function.if_missing:
-        execute(connection, function.statements(schema), what)
-        return
-    execute(connection, function.statements(_TEMPORARY), what)
-    names = {"schema": quoted(schema), "name": function.name}
-    if not connection.scalar(_IS_THERE, names):
-        execute(connection, function.statements(schema), what)
-    elif connection.execute(_OTHERS, names).first():
-        _set_aside(connection, schema)
-        if not connection.scalar(_IS_THERE, names):
-            execute(connection, function.statements(schema), what)
-
-
-def _set_aside(connection: Connection, schema: str) -> None:
-    for routine, oid in connection.execute(_OTHERS, {"schema": quoted(schema)}).all():
-        aside = quoted(f"not as declared {oid}")
-        execute(connection, [f"ALTER ROUTINE {routine} RENAME TO {aside}"], f"Function {routine}")
-
-
-def _make_in_their_order(
-    connection: Connection, functions: Sequence[Function], *, tables_stand: bool
-) -> None:
-    """Make functions some of which need others that are declared later."""
-    left = list(functions)
-    while left:
-        failed: dict[Function, DeclarationError] = {}
-        for function in left:
-            try:
-                with connection.begin_nested():
-                    _make(connection, function)
-                    if not function.if_missing:
-                        _set_aside(connection, function.schema)
-            except DeclarationError as error:
-                failed[function] = error
-        if len(failed) == len(left):
-            if tables_stand:
-                raise failed[left[0]]
-            # The tables are made later than the functions, so that only then their bodies can be right.
-            connection.exec_driver_sql("SET LOCAL check_function_bodies = off")
-            tables_stand = True
-        left = list(failed)
-
-
 def _enums(tables: Iterable[Table]) -> list[Enum]:
     """Give the enum types that columns have, each once."""
     types = (column.type for table in tables for column in table.columns)
@@ -508,27 +443,52 @@ def _enums(tables: Iterable[Table]) -> list[Enum]:
     return list({(enum.schema, enum.name): enum for enum in named}.values())
 
 
-def _referenced(tables: Sequence[Table]) -> list[Table]:
-    """Give the tables of others that foreign keys go to, so that clones can have those keys.
+def _referenced(tables: Sequence[Table]) -> dict[Table, Table]:
+    """Give what stands for the tables of others that foreign keys go to, so that clones can have those keys.
 
     With columns and keys only: their own foreign keys, policies and triggers need more of others.
     """
-    others = dict.fromkeys(
-        key.column.table for table in tables for key in table.foreign_keys if key.column.table not in tables
-    )
-    return [_bare(table) for table in others]
+    taken = {table.name for table in tables}
+    others: dict[Table, Table] = {}
+    for table in tables:
+        for key in table.foreign_key_constraints:
+            other = key.referred_table
+            if other in tables or other in others:
+                continue
+            name = f"referenced_{len(others)}" if other.name in taken else other.name
+            taken.add(name)
+            others[other] = _bare(other, name)
+    return others
 
 
-def _bare(table: Table) -> Table:
+def _bare(table: Table, name: str) -> Table:
     keys = [key for key in table.constraints if isinstance(key, (PrimaryKeyConstraint, UniqueConstraint))]
     unique = [key.columns for key in (*keys, *(index for index in table.indexes if index.unique))]
     return Table(
-        table.name,
+        name,
         MetaData(),
         *(Column(column.name, column.type) for column in table.columns),
         *(UniqueConstraint(*(column.name for column in columns)) for columns in unique if columns),
         schema=table.schema,
     )
+
+
+def _on_dropped(connection: Connection, tables: Sequence[Table]) -> Facts:
+    """Read what is on tables; nothing of partitions, or of what has some."""
+    plain = [
+        target
+        for target in _targets(connection, tables)
+        if connection.scalar(
+            text("SELECT relkind = 'r' AND NOT relispartition FROM pg_class WHERE oid = :oid"),
+            {"oid": target.oid},
+        )
+    ]
+    user = connection.scalar(text("SELECT current_user"))
+    return {
+        key: fact
+        for key, fact in facts.of_relations(connection, plain, [], {}).items()
+        if not (fact.kind == "owner" and fact.attributes["value"] == user)
+    }
 
 
 def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> None:

@@ -138,12 +138,14 @@ def _of_targets(
     return {fact.key: fact for on, *row in rows for fact in _each(on, [row])}
 
 
-def of_functions(connection: Connection, oid: int, schema: str) -> Facts:
+def of_functions(connection: Connection, oid: int, schema: str, names: Sequence[str] | None = None) -> Facts:
     """Read the facts of the functions in a schema.
 
     :param oid: the schema's, or that of the one in which declared functions were made.
+    :param names: of those that are read; None for all.
     """
-    return _facts(schema, connection.execute(FUNCTIONS, {"oid": oid, "schema": schema}))
+    read = {"oid": oid, "schema": schema, "names": None if names is None else list(names)}
+    return _facts(schema, connection.execute(FUNCTIONS, read))
 
 
 def of_schema(connection: Connection, schema: str, known: Sequence[int]) -> Facts:

@@ -63,7 +63,8 @@ class Function(MetaDataItem):
 
     :param arguments: as between the parentheses of CREATE FUNCTION.
     :param returns: as behind RETURNS.
-    :param body: compared to the letter.
+    :param body: compared to the letter. One that starts with BEGIN ATOMIC or RETURN is not quoted: PostgreSQL
+        parses it at once, so that what it names must be there, and prints it in its own words.
     :param volatility: VOLATILE, STABLE or IMMUTABLE.
     :param security: INVOKER or DEFINER.
     :param parallel: UNSAFE, RESTRICTED or SAFE.
@@ -111,16 +112,21 @@ class Function(MetaDataItem):
     def schema_name(self) -> str:
         return self.schema
 
+    @property
+    def body_is_parsed(self) -> bool:
+        """Whether PostgreSQL keeps what the body means, not its text."""
+        return self.language.lower() == "sql" and _PARSED.match(self.body) is not None
+
     def statements(self, schema: str | None) -> Sequence[str]:
         signature = f"{quoted(schema, self.name)}({self.arguments})"
         identity = f"{quoted(schema, self.name)}({_without_defaults(self.arguments)})"
         settings = "".join(f"\nSET {name} = {value}" for name, value in self.settings.items())
-        tag = "$function$"
+        body = self.body if self.body_is_parsed else f"AS $function${self.body}$function$"
         statements = [
             (
                 f"CREATE OR REPLACE FUNCTION {signature} RETURNS {self.returns}\n"
                 f"LANGUAGE {self.language} {self.volatility} PARALLEL {self.parallel} "
-                f"SECURITY {self.security}{settings}\nAS {tag}{self.body}{tag}"
+                f"SECURITY {self.security}{settings}\n{body}"
             ),
             f"REVOKE ALL ON FUNCTION {identity} FROM PUBLIC",
             revoke_defaults(
@@ -144,6 +150,7 @@ class Function(MetaDataItem):
         ]
 
 
+_PARSED = re.compile(r"\s*(BEGIN\s+ATOMIC|RETURN)\b", re.IGNORECASE)
 # A quoted text or name, or what is in parentheses or brackets, in which a comma separates nothing.
 _TOKEN = re.compile(r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | [(\[] | [)\]] | , | [^'"(\[)\],]+""", re.VERBOSE)
 

@@ -1,6 +1,7 @@
 """What all items have in common: where they belong, and that ``create_all()`` creates them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import Connection, MetaData, Table, event
@@ -120,6 +121,20 @@ def execute(connection: Connection, statements: Sequence[str], what: str) -> Non
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except DBAPIError as error:
             raise DeclarationError(f"{what}: {error.orig}") from error
+
+
+@contextmanager
+def rewritten(connection: Connection, change: Callable[[str], str]) -> Iterator[None]:
+    """Let all statements on a connection be changed before they are sent."""
+
+    def instead(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> Any:
+        return change(statement), parameters
+
+    event.listen(connection, "before_cursor_execute", instead, retval=True)
+    try:
+        yield
+    finally:
+        event.remove(connection, "before_cursor_execute", instead)
 
 
 def revoke_defaults(kind: str, name: str, where: str, *, catalog: str = "class", prefix: str = "rel") -> str:

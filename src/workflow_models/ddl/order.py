@@ -55,8 +55,8 @@ ORDER = (
     "clustering",
     "other object",
 )
-# Before columns are made that may use them.
-_BEFORE_COLUMNS = ("schema", "enum type", "function", "type")
+# After columns and tables that used them are gone, and before others are made that may use them.
+_BETWEEN_COLUMNS = ("schema", "enum type", "function", "type")
 
 Step = tuple[Difference, str]
 
@@ -65,11 +65,13 @@ Step = tuple[Difference, str]
 class Plan:
     """The statements of one direction, each with the difference that it settles.
 
-    :param before: those that come before tables and columns are made or dropped.
+    :param before: those that come before tables and columns are dropped.
+    :param between: those that come before tables and columns are made.
     :param after: those that come after it.
     """
 
     before: Sequence[Step]
+    between: Sequence[Step]
     after: Sequence[Step]
 
 
@@ -82,6 +84,7 @@ class Comparison:
     :param found: all that was found.
     :param dependencies: what uses what in the database; empty where nothing has to be dropped for a change.
     :param rewriting: the keys of the types of missing columns with which PostgreSQL rewrites the table.
+    :param dropped: all that is on tables that are not declared and will be dropped.
     """
 
     differences: Sequence[Difference]
@@ -89,6 +92,7 @@ class Comparison:
     found: Facts = field(default_factory=dict)
     dependencies: Sequence[Dependency] = ()
     rewriting: Collection[Key] = ()
+    dropped: Facts = field(default_factory=dict)
 
 
 def needs_dependencies(differences: Iterable[Difference]) -> bool:
@@ -101,12 +105,15 @@ def _unsettled(difference: Difference) -> Fact | None:
     fact = difference.found or difference.fact
     if difference.with_table or not (difference.found or fact.kind == "generated column"):
         return None
-    used = ("function", "primary key", "unique constraint", "exclusion constraint", "index")
+    if difference.declared and difference.declared.name != fact.name:
+        # A new name is no matter to what uses it.
+        return None
     if (fact.kind == "type" and difference.declared is not None) or fact.kind == "generated column":
         return fact
-    # Another key takes the place of one in one statement, but not where somebody needs the first.
-    is_key = fact.kind in ("primary key", "unique constraint")
-    return fact if fact.kind in used and (is_key or not difference.is_altered) else None
+    # Another one takes the place of an index or of its key, but not where somebody needs the first.
+    if fact.kind in ("primary key", "unique constraint", "index"):
+        return fact
+    return fact if fact.kind in ("function", "exclusion constraint") and not difference.is_altered else None
 
 
 def settled(comparison: Comparison) -> tuple[list[Difference], list[str]]:
@@ -123,11 +130,19 @@ def settled(comparison: Comparison) -> tuple[list[Difference], list[str]]:
         # PostgreSQL converts a default only where that needs no words.
         if kind == "default" and change.found is not None and ("type", on, name) in changes:
             changes[change.fact.key] = replace(change, replaced=True)
+        if kind == "index" and change.is_altered and _may_not_stay(change, changes.values()):
+            changes[change.fact.key] = replace(change, replaced=True)
     for dependency in comparison.dependencies:
-        # A foreign key goes with its column, also one that is nobody's concern otherwise.
         key, column = dependency.key, dependency.used
-        if key and key[0] == "foreign key" and column[0] == "type" and column not in comparison.declared:
+        goes = column not in comparison.declared
+        if key is None or column[0] != "type" or not (goes or column in changes):
+            continue
+        if key[0] == "foreign key" and goes:
+            # Also one that is nobody's concern otherwise.
             changes.setdefault(key, Difference(comparison.declared.get(key), comparison.found[key]))
+        elif key[0] == "function":
+            user = changes.get(key) or Difference(comparison.declared.get(key), comparison.found[key])
+            changes[key] = replace(user, replaced=True, needs_columns=True)
     open_ = [fact for change in changes.values() if (fact := _unsettled(change))]
     for fact in open_:
         for dependency in comparison.dependencies:
@@ -138,8 +153,6 @@ def settled(comparison: Comparison) -> tuple[list[Difference], list[str]]:
             if known is None:
                 declared = comparison.declared.get(key) if key else None
                 if key is not None and declared is None and _goes_with_its_column(key, comparison.declared):
-                    # The core drops and adds the column, but later and earlier.
-                    changes[key] = Difference(None, replace(comparison.found[key], create=()))
                     continue
                 if key is not None and key[0] == "foreign key" and fact.kind == "type" and declared is None:
                     continue
@@ -150,22 +163,26 @@ def settled(comparison: Comparison) -> tuple[list[Difference], list[str]]:
             if known.found is None or known.replaced:
                 continue
             assert key is not None
-            changes[key] = replace(known, replaced=True)
+            used = changes.get(fact.key)
+            needs_columns = key[0] == "function" and used is not None and used.needs_columns
+            changes[key] = replace(known, replaced=True, needs_columns=needs_columns)
             open_ += [known.found]
-    added = _of_added_columns(comparison) if open_ else ()
-    return [*changes.values(), *added, *_lost(changes, comparison)], list(in_the_way)
+    lost = [*_lost(changes, comparison), *_lost_with_indexes(changes, comparison)]
+    return [*changes.values(), *lost], list(in_the_way)
+
+
+def _may_not_stay(index: Difference, changes: Iterable[Difference]) -> bool:
+    """Tell whether one of two indexes may use what is not there, or not the same, while the other is."""
+    return any(
+        (change.fact.kind == "function" and not change.is_altered)
+        or (change.fact.kind == "type" and change.fact.on == index.fact.on)
+        for change in changes
+    )
 
 
 def _goes_with_its_column(key: Key, facts: Facts) -> bool:
     kind, on, name = key
     return kind in ("default", "generated column") and ("type", on, name) not in facts
-
-
-def _of_added_columns(comparison: Comparison) -> Iterator[Difference]:
-    """Give what new columns use, which the way back takes away before it changes that."""
-    for key, declared in comparison.declared.items():
-        if _goes_with_its_column(key, comparison.found) and ("persistence", key[1], "") in comparison.found:
-            yield Difference(replace(declared, create=()), None)
 
 
 def _lost(changes: dict[Key, Difference], comparison: Comparison) -> Iterator[Difference]:
@@ -189,6 +206,24 @@ def _lost(changes: dict[Key, Difference], comparison: Comparison) -> Iterator[Di
                 yield Difference(replace(declared, drop=()), replace(found, drop=()), replaced=True)
 
 
+def _lost_with_indexes(changes: dict[Key, Difference], comparison: Comparison) -> Iterator[Difference]:
+    """Give what is set on an index that another one takes the place of."""
+    for change in changes.values():
+        index, again = change.found, change.declared
+        if index is None or index.kind not in _INDEXED or (again and again.name != index.name):
+            continue
+        for kind, value in (
+            ("replica identity", f"USING INDEX {quoted(index.name)}"),
+            ("clustering", quoted(index.name)),
+        ):
+            found = comparison.found.get((kind, index.on, ""))
+            if found is not None and found.attributes["value"] == value and found.key not in changes:
+                yield Difference(found if again else None, found, replaced=True)
+
+
+_INDEXED = ("index", "primary key", "unique constraint", "exclusion constraint")
+
+
 def plan(changes: Sequence[Difference]) -> Plan:
     """Give the statements of one direction in an order in which they can run.
 
@@ -200,11 +235,10 @@ def plan(changes: Sequence[Difference]) -> Plan:
     late = [change for change in backwards if _is_dropped_late(change, changes)]
     drops = [change for change in backwards if change not in late]
     indexes = [change for change in drops if change.fact.kind == "index"]
-    around = [change for change in ordered if change.fact.kind in _BEFORE_COLUMNS]
-    rest = [change for change in ordered if change not in around]
-    # What tables that go still use is changed after they are gone.
-    tables_go = any(change.with_table and change.declared is None for change in changes)
-    first, then = ([], around) if tables_go else (around, [])
+    between = [
+        change for change in ordered if change.fact.kind in _BETWEEN_COLUMNS and not change.needs_columns
+    ]
+    rest = [change for change in ordered if change not in between]
     keys = any(change.fact.kind in ("index", "primary key", "unique constraint") for change in rest)
     return Plan(
         before=[
@@ -212,14 +246,15 @@ def plan(changes: Sequence[Difference]) -> Plan:
             *(
                 (each, statement)
                 for each in drops
-                if each not in indexes and each not in then
+                if each not in indexes and each not in between
                 for statement in each.drop
             ),
-            *((each, statement) for each in first for statement in each.make),
+        ],
+        between=[
+            *((each, statement) for each in drops if each in between for statement in each.drop),
+            *((each, statement) for each in between for statement in each.make),
         ],
         after=[
-            *((each, statement) for each in drops if each in then for statement in each.drop),
-            *((each, statement) for each in then for statement in each.make),
             *((each, statement) for each in rest for statement in each.make[: _inside(each, keys)]),
             *((each, statement) for each in late for statement in each.drop),
             *((each, statement) for each in rest for statement in each.make[_inside(each, keys) :]),

@@ -15,8 +15,8 @@ from sqlalchemy import TextClause, text
 
 NONE = "ARRAY[]::text[]"
 
-# What a clone prints of its own schema, whose real name has a number.
-CLEAN = "regexp_replace({}, 'pg_temp(_\\d+)?\\.', :schema, 'g')"
+# What a clone prints of its own schema, whose real name has a number; functions there are not its own.
+CLEAN = "regexp_replace({}, 'pg_temp(_\\d+)?\\.(?!declared_function_)', :schema, 'g')"
 _SCHEMA_NAME = "CASE n.oid WHEN pg_my_temp_schema() THEN 'pg_temp' ELSE quote_ident(n.nspname) END"
 _ON = f"""(
     SELECT ' ON ' || {_SCHEMA_NAME} || '.' || quote_ident(c.relname)
@@ -83,11 +83,18 @@ FROM (
 
 _INDEX_DEFINITION = f"replace(pg_get_indexdef({{}}), {_ON} || ' ', ' ON ' || :relation || ' ')"
 
+# Another index is built beside the one whose place it takes, so that what is unique stays so.
 _INDEXES = f"""
 SELECT 'index', relname::text, jsonb_build_object('definition', definition, 'valid', indisvalid, 'statistics targets', targets),
-    ARRAY[definition] || ARRAY(SELECT 'ALTER INDEX ' || :schema || quote_ident(relname) || ' ALTER COLUMN ' || entry || ' SET STATISTICS '
-        || target FROM jsonb_each_text(targets) AS own (entry, target)) || {comment("'INDEX ' || :schema || quote_ident(relname)", "oid", "pg_class")},
-    {NONE}, ARRAY['DROP INDEX ' || :schema || quote_ident(relname)], false
+    ARRAY[definition] || targeting, ARRAY[
+        replace(definition, 'INDEX ' || quote_ident(relname) || ' ON', 'INDEX ' || next || ' ON'), dropping,
+        'ALTER INDEX ' || :schema || next || ' RENAME TO ' || quote_ident(relname)] || targeting,
+    ARRAY[dropping], false
+FROM (
+    SELECT *, 'DROP INDEX ' || :schema || quote_ident(relname) AS dropping, quote_ident(left(relname, 58) || '_next') AS next,
+        ARRAY(SELECT 'ALTER INDEX ' || :schema || quote_ident(relname) || ' ALTER COLUMN ' || entry || ' SET STATISTICS '
+            || target FROM jsonb_each_text(targets) AS own (entry, target))
+            || {comment("'INDEX ' || :schema || quote_ident(relname)", "oid", "pg_class")} AS targeting
 FROM (
     SELECT c.oid, c.relname, i.indisvalid AND i.indisready AND i.indislive AS indisvalid, {_INDEX_DEFINITION.format("c.oid")} AS definition,
         (SELECT jsonb_object_agg(a.attnum, a.attstattarget) FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attstattarget >= 0)
@@ -95,7 +102,7 @@ FROM (
     FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
     WHERE i.indrelid = :oid AND NOT EXISTS (
         SELECT FROM pg_constraint WHERE conindid = c.oid AND conrelid = :oid AND contype IN ('p', 'u', 'x'))
-) AS own
+) AS own) AS own
 """
 
 # A foreign key or CHECK is added NOT VALID and validated by itself, a key gets an index that was built

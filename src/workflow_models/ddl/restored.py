@@ -1,12 +1,53 @@
-"""How a column that is dropped is made again as it was, its values aside."""
+"""How a column or a table that is dropped is made again as it was, its values aside."""
 
 from collections.abc import Sequence
 
-from .facts import Facts
-from .item import quoted
+from .facts import Fact, Facts
+from .item import only_what_is_granted, quoted
+from .order import ORDER
 
-# What PostgreSQL gives a column of which nothing is said.
-_USUAL = {"storage": "default", "compression": "default", "statistics target": "-1", "column comment": None}
+# What PostgreSQL gives a column or a table of which nothing is said.
+_USUAL = {
+    "storage": "default",
+    "compression": "default",
+    "statistics target": "-1",
+    "column comment": None,
+    "table comment": None,
+    "replica identity": "DEFAULT",
+    "clustering": None,
+    "persistence": "logged",
+}
+
+
+def restoring_table(relation: str, found: Facts) -> Sequence[str]:
+    """Give the statements that make a table again with all that is on it; none where nothing is known of it.
+
+    :param relation: the table, as statements say it.
+    """
+    of_table = [fact for fact in found.values() if fact.on == relation]
+    columns = [fact.name for fact in of_table if fact.kind == "type"]
+    if not of_table:
+        return []
+    # Last, since they use others.
+    columns.sort(key=lambda column: ("generated column", relation, column) in found)
+    others = [fact for fact in of_table if not _comes_with_its_column(fact) and not _is_usual(fact)]
+    others.sort(key=lambda fact: ORDER.index(fact.kind))
+    return [
+        f"CREATE TABLE {relation} ()",
+        *(statement for column in columns for statement in restoring(relation, column, found)),
+        only_what_is_granted(relation),
+        *(statement for fact in others for statement in fact.create),
+    ]
+
+
+def _comes_with_its_column(fact: Fact) -> bool:
+    return fact.column is not None and (fact.kind != "sequence" or bool(fact.attributes["owned"]))
+
+
+def _is_usual(fact: Fact) -> bool:
+    if fact.kind == "row security":
+        return not any(fact.attributes.values())
+    return fact.kind in _USUAL and fact.attributes["value"] == _USUAL[fact.kind]
 
 
 def restoring(relation: str, column: str, found: Facts) -> Sequence[str]:
@@ -38,7 +79,7 @@ def restoring(relation: str, column: str, found: Facts) -> Sequence[str]:
             before.append(fact.create[0])
             after += fact.create[1:]
         elif fact.kind in ("identity sequence", "sequence persistence", "column option") or (
-            fact.kind in _USUAL and fact.attributes["value"] != _USUAL[fact.kind]
+            fact.kind in _USUAL and not _is_usual(fact)
         ):
             after += fact.create
     definition = " ".join(part.strip() for part in parts)

@@ -15,6 +15,7 @@ _KIND = "CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END"
 _SIGNATURE = (
     """quote_ident(:schema) || '.' || quote_ident(p.proname) || '(' || oidvectortypes(p.proargtypes) || ')'"""
 )
+_READ = "p.prokind IN ('f', 'p', 'w') AND (CAST(:names AS text[]) IS NULL OR p.proname = ANY (CAST(:names AS text[])))"
 _ACL = """
     SELECT acl.* FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl WHERE acl.grantee <> p.proowner
 """
@@ -27,7 +28,7 @@ E'DO $revoke$ DECLARE other text; BEGIN\\n    FOR other IN\\n'
 || quote_literal('REVOKE ALL ON ' || kind || ' ' || signature || ' FROM ') || E' || other;\\n    END LOOP;\\nEND $revoke$'
 """
 
-# Functions of a schema, procedures too; declared ones are read in pg_temp, as if they were in :schema.
+# Functions of a schema, procedures too; declared ones are read in pg_temp, those of :names, as if they were in :schema.
 _FUNCTIONS = f"""
 SELECT 'function', signature, attributes,
     ARRAY[definition, {_REVOKE}] || ARRAY(
@@ -55,7 +56,7 @@ FROM (
             'body', coalesce(pg_get_function_sqlbody(p.oid), p.prosrc), 'library', p.probin, 'transforms', p.protrftypes
         ) AS attributes
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace JOIN pg_language AS l ON l.oid = p.prolang
-    WHERE n.oid = CAST(:oid AS oid) AND p.prokind IN ('f', 'p', 'w')
+    WHERE n.oid = CAST(:oid AS oid) AND {_READ}
     ORDER BY p.oid
 ) AS own
 UNION ALL
@@ -67,7 +68,7 @@ SELECT 'grant', {_GRANTEES} || ': EXECUTE on ' || signature, jsonb_build_object(
 FROM (
     SELECT acl.grantee, acl.is_grantable, {_KIND} AS kind, {_SIGNATURE} AS signature
     FROM pg_proc AS p CROSS JOIN LATERAL ({_ACL}) AS acl
-    WHERE p.pronamespace = CAST(:oid AS oid) AND p.prokind IN ('f', 'p', 'w')
+    WHERE p.pronamespace = CAST(:oid AS oid) AND {_READ}
 ) AS own LEFT JOIN pg_roles AS r ON r.oid = own.grantee
 GROUP BY r.rolname, kind, signature
 UNION ALL
@@ -75,7 +76,7 @@ SELECT 'owner', signature, jsonb_build_object('value', r.rolname),
     ARRAY['ALTER ' || kind || ' ' || signature || ' OWNER TO ' || quote_ident(r.rolname)], {NONE}, {NONE}, false
 FROM (
     SELECT p.proowner, {_KIND} AS kind, {_SIGNATURE} AS signature
-    FROM pg_proc AS p WHERE p.pronamespace = CAST(:oid AS oid) AND p.prokind IN ('f', 'p', 'w')
+    FROM pg_proc AS p WHERE p.pronamespace = CAST(:oid AS oid) AND {_READ}
 ) AS own JOIN pg_roles AS r ON r.oid = own.proowner
 """
 FUNCTIONS = text(_FUNCTIONS.replace(":schema", "CAST(:schema AS text)"))
@@ -131,17 +132,23 @@ WHERE refclassid = 'pg_namespace'::regclass AND refobjid = (SELECT oid FROM pg_n
 SCHEMA = text(_SCHEMA)
 
 # Settings that functions read, since their names stand in the body; and the one that turns triggers off.
-# The name of a database differs between environments.
+# The name of a database differs between environments. Whoever migrates may not be allowed to change them, so that
+# what is as it should be by then is passed over.
 _SETTINGS = f"""
 SELECT 'setting', name, jsonb_build_object('value', value),
-    ARRAY['DO $setting$ BEGIN EXECUTE format(' || quote_literal('ALTER ' || target || ' SET ' || quoted_name || ' = %2$L')
-        || ', current_database(), ' || quote_literal(value) || '); END $setting$'], {NONE},
-    ARRAY['DO $setting$ BEGIN EXECUTE format(' || quote_literal('ALTER ' || target || ' RESET ' || quoted_name)
-        || ', current_database()); END $setting$'], false,
+    ARRAY['DO $setting$ BEGIN IF NOT EXISTS (' || there || ' AND entry = ' || quote_literal(name || '=' || value) || E')\nTHEN EXECUTE format('
+        || quote_literal('ALTER ' || target || ' SET ' || quoted_name || ' = %2$L')
+        || ', current_database(), ' || quote_literal(value) || '); END IF; END $setting$'], {NONE},
+    ARRAY['DO $setting$ BEGIN IF EXISTS (' || there || ' AND split_part(entry, ''='', 1) = ' || quote_literal(name) || E')\nTHEN EXECUTE format('
+        || quote_literal('ALTER ' || target || ' RESET ' || quoted_name)
+        || ', current_database()); END IF; END $setting$'], false,
     whose
 FROM (
     SELECT name, substr(entry, length(name) + 2) AS value,
         (SELECT string_agg(quote_ident(part), '.') FROM unnest(string_to_array(name, '.')) AS part) AS quoted_name,
+        E'SELECT FROM pg_db_role_setting, unnest(setconfig) AS entry\nWHERE setdatabase = '
+            || CASE setdatabase WHEN 0 THEN '0' ELSE '(SELECT oid FROM pg_database WHERE datname = current_database())' END
+            || ' AND setrole = ' || CASE setrole WHEN 0 THEN '0' ELSE quote_literal(quote_ident(r.rolname)) || '::regrole' END AS there,
         CASE WHEN setrole = 0 AND setdatabase <> 0 THEN 'DATABASE %1$I'
             ELSE 'ROLE ' || coalesce(replace(quote_ident(r.rolname), '%', '%%'), 'ALL')
                 || CASE setdatabase WHEN 0 THEN '' ELSE ' IN DATABASE %1$I' END END AS target,

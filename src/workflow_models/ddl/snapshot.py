@@ -107,7 +107,9 @@ def snapshot(connection: Connection) -> Snapshot:
     """Read what is in a database, its rows aside: a line for each thing, by what it is called."""
     with connection.begin():
         # Names are printed with their schema where the path does not hold it.
-        connection.execute(text("SELECT set_config('search_path', 'pg_catalog', true)"))
+        connection.execute(
+            text("SELECT set_config('search_path', 'pg_catalog', true), set_config('jit', 'off', true)")
+        )
         return {row.name: row.definition for row in connection.execute(_QUERY)}
 
 

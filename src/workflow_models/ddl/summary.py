@@ -96,6 +96,11 @@ class Summary:
         }
         return "\n".join(_filled(f"{name}: {'; '.join(each)}.") for name, each in parts.items() if each)
 
+    @property
+    def comments(self) -> Sequence[str]:
+        """The same as lines of comments, which start as those that Alembic writes itself."""
+        return [f"# ### {line}" for line in f"{self.changes}\n{self.locks}".splitlines()]
+
     def _with(self, title: str) -> str:
         """Count what comes with a new table."""
         kinds = Counter(

@@ -1,0 +1,253 @@
+"""Declared functions, made in pg_temp to be read, and to be called where the database has none like them.
+
+Nothing is made, renamed or dropped under a real name, not even until it is rolled back: another check, or
+whoever creates the same function, would wait for that.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from . import facts
+from .facts import Facts
+from .function import Function
+from .item import DeclarationError, execute, quoted, rewritten
+
+# relation.CLEAN knows it.
+_PREFIX = "declared_function_"
+_PRINTED = re.compile(rf"(pg_temp(?:_\d+)?\.)?\b({_PREFIX}\d+)\b")
+
+_QUOTED = text("""
+    SELECT quote_ident(name) FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS _ (name, place)
+    ORDER BY place
+""")
+_MADE = text("""
+    SELECT proname::text FROM pg_proc WHERE pronamespace = pg_my_temp_schema() AND proname LIKE :ours
+""")
+
+
+class Substitutes:
+    """Functions in pg_temp under names of their own, each for those of one name that are declared.
+
+    :param visible: the schemas without which functions are called and printed.
+    :param identifiers: names of schemas and functions as PostgreSQL prints them.
+    """
+
+    def __init__(
+        self, functions: Sequence[Function], visible: Sequence[str], identifiers: Mapping[str, str]
+    ) -> None:
+        names = dict.fromkeys((function.schema, function.name) for function in functions)
+        self._substitutes = {name: f"{_PREFIX}{number}" for number, name in enumerate(names)}
+        self._real = {substitute: name for name, substitute in self._substitutes.items()}
+        self._visible = visible
+        self._identifiers = identifiers
+
+    def of_schema(self, schema: str) -> list[str]:
+        """Give the names in pg_temp."""
+        return [substitute for (of, _), substitute in self._substitutes.items() if of == schema]
+
+    def declared_as(self, substitute: str) -> tuple[str, str]:
+        """Give the schema and the name of those that one stands for."""
+        return self._real[substitute]
+
+    def making(self, function: Function, *, calling: bool = True, checked: bool = False) -> Sequence[str]:
+        """Give the statements that make a function in pg_temp.
+
+        :param calling: whether it calls others in pg_temp where PostgreSQL looks for them at once.
+        :param checked: whether it does so also where PostgreSQL looks only when told to check.
+        """
+        made = copy(function)
+        made.name = self._substitutes[function.schema, function.name]
+        if calling:
+            made.arguments = self.calling(function.arguments)
+        if checked or (calling and function.body_is_parsed):
+            made.body = self.calling(function.body)
+        return made.statements("pg_temp")
+
+    def calling(self, sql: str) -> str:
+        """Give SQL that calls them instead of what it names."""
+        for (schema, name), substitute in self._substitutes.items():
+            qualified = rf"{_identifier(schema)}\s*\.\s*"
+            optional = "?" if schema in self._visible else ""
+            call = rf'(?<![\w$".])(?:{qualified}){optional}{_identifier(name)}(?=\s*\()'
+            sql = re.sub(call, f"pg_temp.{substitute}", sql)
+        return sql
+
+    def printed(self, words: str) -> str:
+        """Give what PostgreSQL prints with the names that are declared."""
+        return _PRINTED.sub(self._printed_name, words)
+
+    def _printed_name(self, found: re.Match[str]) -> str:
+        schema, name = self.declared_as(found[2])
+        # Where no pg_temp is in front, the schema is.
+        parts = [name] if not found[1] or schema in self._visible else [schema, name]
+        return ".".join(self._identifiers[part] for part in parts)
+
+    def facts(self, read: Facts) -> Facts:
+        """Give facts with the names that are declared."""
+        real = (
+            replace(
+                fact,
+                name=self.printed(fact.name),
+                attributes={key: _each_text(value, self.printed) for key, value in fact.attributes.items()},
+                create=tuple(map(self.printed, fact.create)),
+                alter=tuple(map(self.printed, fact.alter)),
+                drop=tuple(map(self.printed, fact.drop)),
+            )
+            for fact in read.values()
+        )
+        return {fact.key: fact for fact in real}
+
+    @contextmanager
+    def called(self, connection: Connection) -> Iterator[None]:
+        """Let all statements call them."""
+        with rewritten(connection, self.calling), self.named():
+            yield
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Let errors name what is declared."""
+        try:
+            yield
+        except DeclarationError as error:
+            raise DeclarationError(self.printed(str(error))) from error.__cause__
+
+
+def read(
+    connection: Connection,
+    functions: Sequence[Function],
+    found: Facts,
+    visible: Sequence[str],
+    *,
+    tables_stand: bool,
+) -> tuple[Facts, Substitutes]:
+    """Read declared functions, and make those that declared tables shall call.
+
+    :param visible: the schemas without which functions are called and printed.
+    :param tables_stand: whether the tables and columns that bodies may name are all there.
+    :returns: also what stands in pg_temp afterwards: nothing where the database has just what is declared.
+    """
+    declared = [function for function in functions if not function.if_missing]
+    missing = [
+        function for function in functions if function.if_missing and not _is_there(connection, function)
+    ]
+    substitutes = _substitutes(connection, [*declared, *missing], visible)
+    if not missing:
+        try:
+            with connection.begin_nested() as made:
+                for function in declared:
+                    _make(connection, function, substitutes.making(function, calling=False))
+                as_declared = _facts(connection, declared, substitutes)
+                made.rollback()
+            if not _differ_to_a_caller(as_declared, found):
+                return as_declared, Substitutes((), (), {})
+        except DeclarationError:
+            # One may need another that is missing.
+            pass
+    with substitutes.named():
+        _make_in_their_order(connection, [*declared, *missing], substitutes)
+        as_declared = _facts(connection, declared, substitutes)
+        if tables_stand:
+            _refuse_wrong_bodies(connection, declared, substitutes)
+    return as_declared, substitutes
+
+
+def _substitutes(
+    connection: Connection, functions: Sequence[Function], visible: Sequence[str]
+) -> Substitutes:
+    names = list({name for function in functions for name in (function.schema, function.name)})
+    printed = connection.scalars(_QUOTED, {"names": names})
+    return Substitutes(functions, visible, dict(zip(names, printed, strict=True)))
+
+
+def _is_there(connection: Connection, function: Function) -> bool:
+    signature = f"{quoted(function.schema, function.name)}({function.arguments})"
+    return connection.scalar(text("SELECT to_regprocedure(:name)"), {"name": signature}) is not None
+
+
+def _make(connection: Connection, function: Function, statements: Sequence[str]) -> None:
+    execute(connection, statements, f"Function {function.schema}.{function.name}")
+
+
+def _facts(connection: Connection, functions: Sequence[Function], substitutes: Substitutes) -> Facts:
+    _refuse_functions_of_the_same_types(connection, functions, substitutes)
+    oid = connection.scalar(text("SELECT pg_my_temp_schema()"))
+    read: Facts = {}
+    for schema in dict.fromkeys(function.schema for function in functions):
+        read |= facts.of_functions(connection, oid, schema, substitutes.of_schema(schema))
+    return substitutes.facts(read)
+
+
+def _refuse_functions_of_the_same_types(
+    connection: Connection, functions: Sequence[Function], substitutes: Substitutes
+) -> None:
+    """Only PostgreSQL knows which types are the same; the second one took the place of the first."""
+    names = connection.scalars(_MADE, {"ours": f"{_PREFIX}%"})
+    made = Counter(map(substitutes.declared_as, names))
+    for name, declared in Counter((function.schema, function.name) for function in functions).items():
+        if made[name] < declared:
+            raise DeclarationError(
+                f"Function {'.'.join(name)}: declared twice with arguments of the same types"
+            )
+
+
+def _differ_to_a_caller(declared: Facts, found: Facts) -> bool:
+    """Tell whether a call may end otherwise in the database, or nowhere."""
+    functions = {key: fact for key, fact in declared.items() if fact.kind == "function"}
+    names = {_callable(fact.name) for fact in functions.values()}
+    return any(key not in found or not fact.can_alter(found[key]) for key, fact in functions.items()) or any(
+        fact.kind == "function" and key not in functions and _callable(fact.name) in names
+        for key, fact in found.items()
+    )
+
+
+def _callable(signature: str) -> str:
+    return signature.partition("(")[0]
+
+
+def _make_in_their_order(
+    connection: Connection, functions: Sequence[Function], substitutes: Substitutes
+) -> None:
+    """Make functions some of which need others that are declared later."""
+    # Bodies are read as they are declared, and therefore call what may not be there.
+    connection.exec_driver_sql("SET LOCAL check_function_bodies = off")
+    left = list(functions)
+    while left:
+        failed: dict[Function, DeclarationError] = {}
+        for function in left:
+            try:
+                with connection.begin_nested():
+                    _make(connection, function, substitutes.making(function))
+            except DeclarationError as error:
+                failed[function] = error
+        if len(failed) == len(left):
+            raise failed[left[0]]
+        left = list(failed)
+
+
+def _refuse_wrong_bodies(
+    connection: Connection, functions: Sequence[Function], substitutes: Substitutes
+) -> None:
+    with connection.begin_nested() as made:
+        connection.exec_driver_sql("SET LOCAL check_function_bodies = on")
+        for function in functions:
+            _make(connection, function, substitutes.making(function, checked=True))
+        made.rollback()
+
+
+def _identifier(name: str) -> str:
+    """Give a pattern for a name as SQL may write it."""
+    in_quotes = re.escape('"' + name.replace('"', '""') + '"')
+    return rf"(?:{in_quotes}|(?i:{re.escape(name)}))" if quoted(name) == name else in_quotes
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, list):
+        return [_each_text(each, change) for each in value]
+    return change(value) if isinstance(value, str) else value
