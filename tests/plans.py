@@ -12,8 +12,10 @@ from tests.databases import Database, template
 @template("many_logs", base="adopted_upgraded")
 def many_logs(database: Database) -> None:
     """20,000 more runs, of 20 organizations with 5 workflows each, and what the planner knows of them."""
+    # A commit that may not be on disk yet is not visible to all, and index-only scans read the table then.
     database.execute(
         """
+        SET synchronous_commit = on;
         INSERT INTO organizations (name) SELECT 'Organization ' || n FROM generate_series(1, 18) AS n;
         INSERT INTO workflow_definitions
             (organization_id, name, natural_language_prompt, workflow_json, trigger_type)

@@ -1,9 +1,14 @@
 """`make bench` measures, and its page shows what it measured."""
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +18,9 @@ from bench.performance.plans import slope
 from bench.performance.readers import CALLERS, READERS, is_asked
 from bench.performance.variants import LIMIT, OURS, Variant, build, drop
 from bench.performance.writers import DESIGNS, ROLES, record, run_sql
+from tests.databases import Database
 from tests.server import Server
+from workflow_models import migrations
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,29 @@ def test_an_end_of_a_run_touches_indexes_only_where_they_have_what_it_changes(
         run_sql(ours, statements)
 
     assert record(ours, 100, ROLES[OURS]).hot > 0.5
+
+
+def test_super_admins_may_have_a_role_of_their_own_that_a_check_knows(
+    clone: Callable[[str], Database],
+) -> None:
+    database = clone("adopted_upgraded")
+    revision, ini = re.findall(
+        r"```(?:py|ini)\n(.*?)```", (report.DOCS / "performance.md").read_text(), re.DOTALL
+    )
+    allowed = ConfigParser()
+    allowed.read_string(ini)
+    run = partial(database.execute, user=database.superuser)
+    namespace: dict[str, Any] = {"op": SimpleNamespace(execute=run)}
+    exec(revision, namespace)
+
+    namespace["upgrade"]()
+    try:
+        extra = allowed["alembic"]["allow_extra"].split("\n")[1:]
+        assert migrations.differences(database.url()) != []
+        assert migrations.differences(database.url(), allow_extra=extra) == []
+        assert run("SET ROLE workflow_super_admin; SELECT count(*) FROM workflow_execution_logs") == [(320,)]
+    finally:
+        run("DROP OWNED BY workflow_super_admin; DROP ROLE workflow_super_admin")
 
 
 def test_the_page_shows_the_results(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +23,6 @@ from workflow_models.online.options import Options
 from workflow_models.typescript import interfaces
 
 HEAD = REVISIONS[-1]
-DOCS = Path(__file__).parents[1] / "docs"
 BOTH_TABLES = [table.name for table in metadata.sorted_tables]
 
 
@@ -523,14 +520,6 @@ def test_what_is_misspelt_is_told(arguments: list[str], status: int, message: st
 def test_help_lists_every_command() -> None:
     assert sorted(main.list_commands(Context(main))) == sorted(main.commands)
     assert [name for name in main.commands if f"\n  {name} " not in run("--help").stdout] == []
-
-
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
-def test_commands_in_the_documents_can_be_understood(page: Path) -> None:
-    shown = "".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))
-    for line in re.findall(r"^workflow-models (.*)$", shown, re.MULTILINE):
-        name, *arguments = shlex.split(line, comments=True)
-        main.commands[name].make_context(name, arguments)
 
 
 def test_history_lists_the_revisions_from_the_last_to_the_first() -> None:

@@ -1,47 +1,215 @@
-"""What the documents show: examples run as written, drawn things are as drawn today."""
+"""What the documents show: blocks run as written, drawn things are as drawn today, named ones are there."""
 
+import itertools
 import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import DEVNULL
+from typing import Any
 
+import grimp
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine
 from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
+from tests.application.states import REVISIONS, at
 from tests.databases import Database
+from tests.pages import (
+    AFTER,
+    BEFORE,
+    ELSEWHERE,
+    PAGES,
+    PLACEHOLDERS,
+    REPLACED,
+    ROOT,
+    Reader,
+    blocks,
+    is_run_elsewhere,
+    title,
+)
+from workflow_models import ddl, metadata
 from workflow_models.cli import main
+from workflow_models.ddl.item import items_of
+from workflow_models.migrations import alembic_config, include_object
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+Clone = Callable[[str], Database]
+
+# The state that a page starts from, where its own blocks upgrade it.
+STATES = {
+    "README.md": "empty",
+    "docs/adopting.md": "adopted",
+    "docs/beside.md": "empty",
+    "docs/command.md": "empty",
+    "docs/operating.md": "adopted",
+    "docs/services.md": "empty",
+}
+# Pages whose reader has a service with an Alembic of its own.
+OF_A_SERVICE = ("docs/beside.md",)
+each_page = pytest.mark.parametrize("page", PAGES, ids=title)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_the_examples_run_as_written(
-    document: Path, upgraded: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the commands of a page need of one."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    for name in ("Makefile", "alembic", "alembic.ini", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ROOT / "examples/service", tmp_path / "service"))
+
+
+@pytest.fixture
+def database(page: Path, clone: Clone) -> Iterator[Database]:
+    database = clone(STATES.get(title(page), "upgraded"))
+    yield database
+    database.execute("DROP ROLE IF EXISTS app_service", user=database.superuser)
+
+
+@each_page
+def test_every_block_runs_as_written(
+    page: Path, database: Database, checkout: Path, service: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", upgraded.url())
-    monkeypatch.setenv("SERVICE_DATABASE_URL", upgraded.url("authenticator"))
+    reader = Reader(database, service if title(page) in OF_A_SERVICE else checkout)
+    monkeypatch.setenv("DATABASE_URL", reader.url)
+    monkeypatch.setenv("SERVICE_DATABASE_URL", database.url("app_service", "…"))
 
-    parsed = Sybil([PythonCodeBlockParser()]).parse(document)
+    document = Sybil(reader.parsers()).parse(page)
+    examples = {example.line: example for example in document.examples()}
     try:
-        for example in parsed.examples():
+        for example in examples.values():
             example.evaluate()
     finally:
-        for engine in parsed.namespace.values():
+        for engine in document.namespace.values():
             if isinstance(engine, Engine):
                 engine.dispose()
 
+    assert [
+        block
+        for block in blocks(page)
+        if block.line not in examples and not is_run_elsewhere(page, block.source)
+    ] == []
+
+
+def test_what_is_said_of_blocks_is_said_of_one_that_is_there() -> None:
+    every = [block.source for page in PAGES for block in blocks(page)]
+    lines = [line.removeprefix("    - run: ") for source in every for line in source.splitlines()]
+
+    assert [
+        text for text in (*PLACEHOLDERS, *BEFORE, *AFTER) if not any(text in source for source in every)
+    ] == []
+    assert [line for line in REPLACED if line not in lines] == []
+    for name, text, test in ELSEWHERE:
+        (_,) = [block for block in blocks(ROOT / name) if text in block.source]
+        assert Path(name).name in (ROOT / test).read_text()
+
+
+def shown(page: str, text: str) -> str:
+    """The block of a page that has a text in it."""
+    (block,) = [block for block in blocks(ROOT / page) if text in block.source]
+    return block.source
+
 
 def test_the_diagram_in_the_readme_is_that_of_the_models() -> None:
-    drawn = re.findall(r"```mermaid\n(.*?)```", README.read_text(), re.DOTALL)
-
-    assert drawn == [CliRunner().invoke(main, ["diagram"]).stdout]
+    assert shown("README.md", "erDiagram") == CliRunner().invoke(main, ["diagram"]).stdout
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
+def test_what_the_architecture_draws_is_there_and_needs_what_its_arrows_lead_to() -> None:
+    page = "docs/architecture.md"
+    lines = re.sub(r'[\[(]+".*?"[\])]+| -- ".*?"', "", shown(page, "flowchart")).splitlines()[1:]
+    arrows = [
+        (needing, needed)
+        for sides in (re.split(" *--> *", line.strip()) for line in lines)
+        for left, right in itertools.pairwise(sides)
+        for needing, needed in itertools.product(left.split(" & "), right.split(" & "))
+    ]
+    graph = grimp.build_graph("workflow_models")
+    modules = {module.split(".")[1] for module in graph.modules if "." in module}
+    # One box is of several.
+    models = re.findall(r"\w+", shown(page, "flowchart").partition("models: ")[2].partition('"')[0])
+    parts = {"models": models}
 
-    assert [link for link in links if not (document.parent / link).exists()] == []
+    def needs(needing: str, needed: str) -> bool:
+        return any(
+            graph.find_shortest_chain(f"workflow_models.{one}", f"workflow_models.{other}", as_packages=True)
+            for one, other in itertools.product(parts.get(needing, [needing]), parts.get(needed, [needed]))
+        )
+
+    outside = {"service", "person", "tests", "chain", "database"}
+    assert {end for arrow in arrows for end in arrow} <= modules | parts.keys() | outside
+    between_modules = [arrow for arrow in arrows if not outside & set(arrow)]
+    assert [arrow for arrow in between_modules if not needs(*arrow)] == []
+
+
+def test_what_the_architecture_lists_is_there() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`(.*?)`", row)]
+    folders = ROOT, ROOT / "src", ROOT / "src/workflow_models"
+
+    assert "definition.py" in names
+    assert [
+        name
+        for name in names
+        if not any((folder / file).exists() for folder in folders for file in (name, f"{name}.py"))
+    ] == []
+
+
+def test_the_proof_that_is_shown_finds_nothing_wrong_with_the_last_revision(clone: Clone) -> None:
+    database = clone(at("empty", REVISIONS[-2]))
+    namespace: dict[str, Any] = {"metadata": metadata, "configure": {"include_object": include_object}}
+    exec(shown("docs/ddl.md", "def test_the_newest_revision"), namespace)
+
+    url = database.url(database.superuser)
+    namespace["test_what_autogenerate_would_write_now"](url)
+    namespace["test_the_newest_revision"](url, lambda copy: alembic_config(x={"url": copy}))
+
+
+def test_the_policy_that_is_shown_is_that_of_the_example() -> None:
+    policy = eval(shown("docs/services.md", "Users can view comments"), vars(ddl))
+    models = runpy.run_path(str(ROOT / "examples/service/workflow_service/models.py"))
+    table = models["WorkflowComment"].__table__
+
+    assert policy.statements(table, None) in [
+        item.statements(table, None) for item in items_of(table, ddl.Policy)
+    ]
+
+
+def test_the_revision_that_is_depended_on_is_the_last_one() -> None:
+    assert shown("docs/beside.md", "depends_on =") == f'depends_on = "{REVISIONS[-1]}"\n'
+
+
+@each_page
+def test_commands_revisions_and_extras_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text()
+    commands = [shlex.split(named) for named in re.findall(r"`((?:make|workflow-models) [^`…]+)`", text)]
+    provided = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = ",".join(re.findall(r"(?:workflow-models|pip install \.)\[([\w,]+)\]", text))
+
+    for program, *arguments in commands:
+        if program == "workflow-models":
+            name, *options = arguments
+            assert name in main.commands
+            # One that is only named lacks what it has to be told.
+            if options:
+                main.commands[name].make_context(name, options)
+        else:
+            subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, stdout=DEVNULL, check=True)
+    assert set(re.findall(r"\bwf\d{4}_\w+", text)) <= set(REVISIONS)
+    assert set(filter(None, extras.split(","))) <= provided.keys()
+
+
+@each_page
+def test_links_between_documents_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []

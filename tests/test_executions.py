@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from tests.application import ACME, ACME_SUPER, ACME_USER, ACME_WORKFLOW, GLOBEX, GLOBEX_WORKFLOW
 from tests.databases import Database, Templates
-from tests.plans import explained, indexes, scanned
+from tests.plans import explained, indexes, nodes, scanned
 from workflow_models import ExecutionStatus, WorkflowDefinition, WorkflowExecutionLog
 from workflow_models.executions import (
     Cursor,
@@ -782,3 +782,26 @@ def test_each_reader_is_served_by_an_index(many: Database, tenant: dict[str, Any
 
     assert scanned(plans[-1]) == set()
     assert indexes(plans[-1]) & served_by, json.dumps(plans[-1], indent=1)
+
+
+def test_failures_of_a_workflow_are_found_without_its_organization(many: Database) -> None:
+    [(workflow,)] = many.execute("SELECT id FROM workflow_definitions WHERE name = 'Many' LIMIT 1")
+    engine = many.engine("authenticator")
+
+    with (
+        TenantSessionmaker(engine)(user=ACME_SUPER.id, every_organization=True) as session,
+        explained(engine) as plans,
+    ):
+        failed_executions(session, workflow_id=workflow)
+
+    assert indexes(plans[-1]) == {"idx_failed_executions_by_workflow"}
+
+
+def test_counts_of_an_organization_are_read_from_an_index_alone(many: Database) -> None:
+    engine = many.engine("authenticator")
+
+    with TenantSessionmaker(engine)(organization=ACME) as session, explained(engine) as plans:
+        summary(session, datetime(2025, 1, 8, tzinfo=UTC))
+
+    read = {node["Node Type"]: node.get("Index Name") for node in nodes(plans[-1])}
+    assert read["Index Only Scan"] == BY_TIME

@@ -107,11 +107,14 @@ INDEXES = {
         "idx_workflow_execution_logs_trigger_id": "btree (trigger_id) WHERE (trigger_id IS NOT NULL)",
         "idx_workflow_execution_logs_organization_id": "btree (organization_id)",
         "idx_workflow_exec_org_time": (
-            "btree (organization_id, created_at DESC) WHERE (organization_id IS NOT NULL)"
+            "btree (organization_id, created_at DESC) INCLUDE (status) WHERE (organization_id IS NOT NULL)"
         ),
         "idx_failed_workflow_executions": (
             "btree (organization_id, workflow_id, created_at DESC)"
             " WHERE ((status = 'error'::text) AND (organization_id IS NOT NULL))"
+        ),
+        "idx_failed_executions_by_workflow": (
+            "btree (workflow_id, created_at DESC) WHERE (status = 'error'::text)"
         ),
         "idx_failed_organization_executions": (
             "btree (organization_id, created_at DESC)"

@@ -65,7 +65,9 @@ OF_ORCHESTRATION = ("trigger_id", "context", "steps_details", "duration_ms", "re
 
 INDEXES = {
     "idx_workflow_execution_logs_organization_id": "(organization_id)",
-    "idx_workflow_exec_org_time": "(organization_id, created_at DESC) WHERE (organization_id IS NOT NULL)",
+    "idx_workflow_exec_org_time": (
+        "(organization_id, created_at DESC) INCLUDE (status) WHERE (organization_id IS NOT NULL)"
+    ),
     "idx_failed_workflow_executions": (
         "(organization_id, workflow_id, created_at DESC)"
         " WHERE ((status = 'error'::text) AND (organization_id IS NOT NULL))"

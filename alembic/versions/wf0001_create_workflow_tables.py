@@ -373,17 +373,13 @@ $body$
 """)
     op.execute("""
 CREATE OR REPLACE FUNCTION workflow_private.worker_organization() RETURNS uuid
-LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $body$
-DECLARE
-    organization text := current_setting('workflow.organization_id', true);
-BEGIN
-    IF organization ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
-        RETURN organization::uuid;
-    END IF;
-    RETURN NULL;
-END
+    SELECT CASE
+        WHEN pg_catalog.current_setting('workflow.organization_id', true)
+            OPERATOR(pg_catalog.~) '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'
+        THEN pg_catalog.current_setting('workflow.organization_id', true)::pg_catalog.uuid
+    END
 $body$
 """)
     # For sessions, since a worker may not read organizations. Where our owner may not either, every one is

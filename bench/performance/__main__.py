@@ -24,7 +24,6 @@ from bench.performance.variants import (
     LIMIT,
     NESTED,
     OURS,
-    OWNER,
     SEED,
     SUPER_ADMIN,
     Variant,
@@ -99,14 +98,16 @@ def measure(server: servers.Server, psql: str | None, logs: int, runs: int, time
         kind: {name: asked_again(variants[OURS], each, questions) for name, each in listed.items()}
         for kind, listed in (("dropped", changes.DROPPED), ("alternatives", changes.ALTERNATIVES))
     }
-    found["changes"]["alternatives"]["statement: names the organization's id"] = named(
-        variants[OURS], variants[LIMIT]
-    )
+    for name, instead in changes.STATEMENTS.items():
+        restated = changes.restated(questions, instead)
+        found["changes"]["alternatives"][name] = asked_again(variants[OURS], (), restated)
     found["indexes"] = {name: writers.index_sizes(each) for name, each in variants.items()}
     for name in (LIMIT, NESTED):
         drop(variants.pop(name))
     variants[BARE] = build(server, BARE, logs)
     found["bulk"] = python_side.bulk_insert(variants[OURS], min(10_000, logs), min(3, times))
+    apart = writers.take_apart(variants[OURS], variants[BARE], runs, ROUNDS)
+    found["parts"] = {name: asdict(cost) for name, cost in apart.items()}
     found["writes"] = written(variants, runs)
     for variant in variants.values():
         drop(variant)
@@ -165,21 +166,6 @@ def reads(variants: dict[str, Variant], times: int) -> tuple[list[dict[str, Any]
     for asking in askings:
         asking.engine.dispose()
     return found, questions
-
-
-def named(ours: Variant, limit: Variant) -> list[dict[str, Any]]:
-    """Give the buffers of users' tenant sessions whose statements name the organization themselves."""
-    about = subjects(limit.engine(OWNER))
-    asking = Asking(ours, tenant=True, named=True)
-    found = []
-    for caller in (each for each in CALLERS if each.role == "authenticated" and each.user != SUPER_ADMIN):
-        for name in READERS:
-            with asking.session(caller) as session:
-                asked = asking.ask(session, caller, about[caller], name)
-                buffers = explain(session.connection(), asked).buffers
-            found.append({"caller": str(caller), "reader": name, "buffers": buffers})
-    asking.engine.dispose()
-    return found
 
 
 def _fetch(connection: Any, asked: Asked) -> None:

@@ -49,7 +49,6 @@ def _count(session: Session, subject: Subject) -> Any:
     return session.scalar(query)
 
 
-SUMMARY = "counts per status, 7 days"
 READERS: Mapping[str, Reader] = {
     "latest 50": lambda session, of: executions(session, organization_id=of.organization, limit=50),
     "next page": lambda session, of: executions(
@@ -63,7 +62,9 @@ READERS: Mapping[str, Reader] = {
     "failed, latest 20 of a workflow": lambda session, of: failed_executions(
         session, workflow_id=of.workflow, limit=20
     ),
-    SUMMARY: lambda session, of: summary(session, END - timedelta(days=7), organization_id=of.organization),
+    "counts per status, 7 days": lambda session, of: summary(
+        session, END - timedelta(days=7), organization_id=of.organization
+    ),
     "count": _count,
 }
 # Those whose answer has a size of its own, and that size: what they read must not grow with the table.
@@ -119,15 +120,11 @@ class Asked:
 
 
 class Asking:
-    """One variant and one way to connect: plain sessions, or tenant sessions.
+    """One variant and one way to connect: plain sessions, or tenant sessions."""
 
-    :param named: whether a user's statements name the organization's id, and the session leaves that to them.
-    """
-
-    def __init__(self, variant: Variant, *, tenant: bool = False, named: bool = False) -> None:
+    def __init__(self, variant: Variant, *, tenant: bool = False) -> None:
         self.variant = variant
         self.tenant = tenant
-        self.named = named
         self.name = "ours, tenant session" if tenant else variant.name
         # Without row-level security the owner asks; it sees all.
         self.engine = variant.engine("app_owner" if variant.name == LIMIT else "authenticator")
@@ -149,7 +146,7 @@ class Asking:
                 self.engine,
                 user=caller.user,
                 organization=caller.organization if worker else None,
-                every_organization=self.named or caller.user == SUPER_ADMIN,
+                every_organization=caller.user == SUPER_ADMIN,
             ) as session:
                 yield session
             return
@@ -160,7 +157,7 @@ class Asking:
 
     def ask(self, session: Session, caller: Caller, subject: Subject, reader: str) -> Asked:
         """Let a reader ask, and give what it asked."""
-        named = self.named or caller.names_organization or self.variant.name == LIMIT
+        named = caller.names_organization or self.variant.name == LIMIT
         READERS[reader](session, subject if named else replace(subject, organization=None))
         session.expunge_all()
         return self._asked[-1]

@@ -38,15 +38,23 @@ _ONE_FAILS_IN = 20
 
 
 # What else the table might be like: the statements that make it so, from top to bottom.
-_COVERING = "idx_that_covers_the_counts"
+_BY_TIME = "idx_workflow_execution_logs_created_at"
+_OF_ORGANIZATION = "idx_workflow_exec_org_time"
 DESIGNS: Mapping[str, Sequence[str]] = {
-    "ours, and an index that covers the counts per status": (
-        f"CREATE INDEX {_COVERING} ON {TABLE} (organization_id, created_at DESC) INCLUDE (status)",
+    "ours, and everyone's counts per status from an index": (
+        f"DROP INDEX {_BY_TIME}",
+        f"CREATE INDEX {_BY_TIME} ON {TABLE} (created_at DESC) INCLUDE (status, organization_id)",
     ),
-    "ours, no index on status": (f"DROP INDEX {_COVERING}", "DROP INDEX idx_workflow_execution_logs_status"),
+    "ours, and counts per status from the table": (
+        f"DROP INDEX {_BY_TIME}, {_OF_ORGANIZATION}",
+        f"CREATE INDEX {_BY_TIME} ON {TABLE} (created_at DESC)",
+        f"CREATE INDEX {_OF_ORGANIZATION} ON {TABLE} (organization_id, created_at DESC)",
+    ),
+    "… and no index on status": ("DROP INDEX idx_workflow_execution_logs_status",),
     # 19 of 20 ends of a run leave them as they were: NULL.
     "… and failures found by their details": (
         "DROP INDEX idx_failed_workflow_executions",
+        "DROP INDEX idx_failed_executions_by_workflow",
         "DROP INDEX idx_failed_organization_executions",
         f"CREATE INDEX ON {TABLE} (workflow_id, created_at DESC) WHERE error_details IS NOT NULL",
         f"CREATE INDEX ON {TABLE} (organization_id, created_at DESC) WHERE error_details IS NOT NULL",
@@ -132,6 +140,44 @@ def record_in_turn(
         for name, (variant, role) in compared.items():
             rounds_of[name].append(record(variant, max(runs // rounds, IN_FLIGHT), role))
     return {name: _median(recordings) for name, recordings in rounds_of.items()}
+
+
+# Of ours: each foreign key and each index that an insert need not find, with what takes it away for a while.
+_PARTS = f"""
+    SELECT conname, format('ALTER TABLE {TABLE} DROP CONSTRAINT %I', conname),
+        format('ALTER TABLE {TABLE} ADD CONSTRAINT %I %s NOT VALID', conname,
+            replace(pg_get_constraintdef(oid), ' NOT VALID', ''))
+    FROM pg_constraint WHERE conrelid = '{TABLE}'::regclass AND contype = 'f'
+    UNION ALL
+    SELECT relname, format('DROP INDEX %I', relname), pg_get_indexdef(oid)
+    FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = '{TABLE}'::regclass AND NOT indisprimary
+    ORDER BY 1
+"""
+
+
+def take_apart(ours: Variant, bare: Variant, runs: int, rounds: int) -> dict[str, Cost]:
+    """Give medians of an insert into ours, whole and without each of its parts, and into bare, in turns."""
+    with ours.connect() as connection:
+        found = connection.execute(_PARTS.encode()).fetchall()
+    parts = {f"without {name}": ([away], [back]) for name, away, back in found}
+    keys = [(away, back) for name, away, back in found if name.endswith("_fkey")]
+    cases: dict[str, tuple[Variant, str, Sequence[str], Sequence[str]]] = {
+        "a bare table": (bare, ROLES[BARE], (), ()),
+        "ours": (ours, ROLES[OURS], (), ()),
+        "without policies (as service_role)": (ours, "service_role", (), ()),
+        "without foreign keys": (ours, ROLES[OURS], [away for away, _ in keys], [back for _, back in keys]),
+        **{name: (ours, ROLES[OURS], away, back) for name, (away, back) in parts.items()},
+    }
+    costs: dict[str, list[Cost]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, (variant, role, away, back) in cases.items():
+            run_sql(variant, away)
+            costs[name].append(record(variant, max(runs // rounds, IN_FLIGHT), role).insert)
+            run_sql(variant, back)
+    return {
+        name: Cost(median(each.wal_bytes for each in of), median(each.cpu_us for each in of))
+        for name, of in costs.items()
+    }
 
 
 def _median(recordings: Sequence[Recording]) -> Recording:

@@ -105,24 +105,23 @@ ADMINISTERED_ORGANIZATION = Function(
 """,
 )
 
+# SQL without SET, so that PostgreSQL inlines it: each policy of a worker asks it once a statement. Every
+# function, operator and type is qualified instead.
 WORKER_ORGANIZATION = Function(
     "worker_organization",
     metadata,
     schema=PRIVATE.name,
     returns="uuid",
+    language="sql",
     volatility="STABLE",
     parallel="SAFE",
-    settings=_SEARCH_PATH,
     execute=WORKER,
     body="""
-DECLARE
-    organization text := current_setting('workflow.organization_id', true);
-BEGIN
-    IF organization ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
-        RETURN organization::uuid;
-    END IF;
-    RETURN NULL;
-END
+    SELECT CASE
+        WHEN pg_catalog.current_setting('workflow.organization_id', true)
+            OPERATOR(pg_catalog.~) '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'
+        THEN pg_catalog.current_setting('workflow.organization_id', true)::pg_catalog.uuid
+    END
 """,
 )
 

@@ -77,3 +77,22 @@ class RoleNotGrantedError(TenancyError):
 
 class RowSecurityBypassedError(TenancyError):
     """The role that was taken is above the row-level security of our tables, or that is switched off."""
+
+
+class MissingExtraError(ModuleNotFoundError):
+    """A module of this package was imported without the extra that it needs.
+
+    :param module: of this package.
+    :param extra: to be installed.
+    :param error: of the import that failed.
+    """
+
+    def __init__(self, module: str, extra: str, error: ImportError) -> None:
+        # SQLAlchemy's own advice would be to install an extra of its.
+        found = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        super().__init__(
+            f"{module} needs the extra `{extra}`.\n"
+            f"  Happened: {found}.\n"
+            f"  Next: pip install 'workflow-models[{extra}]'",
+            name=found.name,
+        )

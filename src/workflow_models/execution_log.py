@@ -76,20 +76,28 @@ class WorkflowExecutionLog(Base):
         # Reader: ON DELETE CASCADE from organizations; counts of an organization, and, since those without
         # one are in it, of everyone's.
         Index("idx_workflow_execution_logs_organization_id", "organization_id"),
-        # Reader: an organization's latest runs (dashboard).
+        # Reader: an organization's latest runs (dashboard); with the status, its counts per status.
         Index(
             "idx_workflow_exec_org_time",
             "organization_id",
             text("created_at DESC"),
+            postgresql_include=["status"],
             postgresql_where=text("organization_id IS NOT NULL"),
         ),
-        # Reader: a workflow's latest failures. A failed run says 'error'.
+        # Reader: a workflow's latest failures, for sessions of one organization. A failed run says 'error'.
         Index(
             "idx_failed_workflow_executions",
             "organization_id",
             "workflow_id",
             text("created_at DESC"),
             postgresql_where=text("status = 'error' AND organization_id IS NOT NULL"),
+        ),
+        # Reader: a workflow's latest failures, for who names no organization (super admins, service_role).
+        Index(
+            "idx_failed_executions_by_workflow",
+            "workflow_id",
+            text("created_at DESC"),
+            postgresql_where=text("status = 'error'"),
         ),
         # Reader: an organization's latest failures, of all workflows.
         Index(

@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
@@ -34,6 +36,7 @@ from sqlalchemy import (
     ScalarSelect,
     Uuid,
     event,
+    literal,
     literal_column,
     select,
     text,
@@ -97,12 +100,13 @@ _ENTER = text("""
     ) AS entered
 """)
 
+_ORGANIZATION = "organization="
 # Each gives what is known of the caller as words; no row where nothing is.
 _LOOKUPS = {
-    USER: """
+    USER: f"""
         SELECT pg_catalog.array_to_tsvector(pg_catalog.array_remove(ARRAY[
             'known',
-            CASE WHEN caller[1] IS NOT NULL THEN 'organization' END,
+            '{_ORGANIZATION}' || caller[1],
             CASE WHEN caller[2] = 'super_admin' THEN 'super_admin' END
         ], NULL))
         FROM workflow_private.identity() AS caller
@@ -120,8 +124,12 @@ _OUTDATED = {"3F000", "42P01", "42703", "42883", "42704", "42501"}
 _MODELS = (WorkflowDefinition, WorkflowExecutionLog)
 
 
-def _criteria(own: ScalarSelect[UUID]) -> tuple[ExecutableOption, ...]:
-    """Options by which a statement names the organization that the database knows the caller by."""
+@lru_cache(maxsize=256)
+def _criteria(organization: UUID) -> tuple[ExecutableOption, ...]:
+    """Options by which a statement names the organization, as a parameter."""
+    # In a SELECT: its plan then does not depend on who asks, and Python cannot evaluate it for an UPDATE or
+    # a DELETE, of which only the database knows the rows.
+    own = select(literal(organization, Uuid())).scalar_subquery()
     # Not propagated: the load of a relationship is a statement too, and gets its own. A lambda, since an
     # expression is not adapted to the alias on the right of an outer join.
     return tuple(
@@ -135,7 +143,7 @@ def _criteria(own: ScalarSelect[UUID]) -> tuple[ExecutableOption, ...]:
     )
 
 
-# A scalar subquery is asked once a statement, a bare function once a row.
+# For statements of the caller's. A scalar subquery is asked once a statement, a bare function once a row.
 _OWN_ORGANIZATION = {
     role: select(literal_column(organization, Uuid())).scalar_subquery()
     for role, organization in (
@@ -143,7 +151,6 @@ _OWN_ORGANIZATION = {
         (WORKER, "workflow_private.worker_organization()"),
     )
 }
-_CRITERIA = {role: _criteria(own) for role, own in _OWN_ORGANIZATION.items()}
 
 
 class TenantSession(Session):
@@ -265,7 +272,8 @@ def _name_the_organization(execution: ORMExecuteState) -> None:
     """Let a statement name the organization: policies that serve super admins too cannot use its index."""
     tenant = execution.session._tenant  # type: ignore[attr-defined]
     if execution.is_orm_statement and not execution.is_insert and not tenant.every_organization:
-        execution.statement = execution.statement.options(*_CRITERIA[tenant.role])
+        connection = cast("_TenantConnection", execution.session.connection(execution.bind_arguments))
+        execution.statement = execution.statement.options(*connection.criteria())
 
 
 class _TenantEngine(OptionEngine):
@@ -290,14 +298,22 @@ class _TenantConnection(Connection):
     """
 
     engine: _TenantEngine
+    _criteria: tuple[ExecutableOption, ...] = ()
+
+    def criteria(self) -> tuple[ExecutableOption, ...]:
+        """Give what makes a statement name the organization; begins the transaction, which knows it."""
+        if not self.in_transaction():
+            self.begin()
+        return self._criteria
 
     def begin(self) -> RootTransaction:
         transaction = super().begin()
         try:
-            self.engine.tenant.enter(self)
+            organization = self.engine.tenant.enter(self)
         except BaseException:
             transaction.rollback()
             raise
+        self._criteria = _criteria(organization) if organization else ()
         return transaction
 
     def begin_twophase(self, xid: Any = None) -> NoReturn:
@@ -310,9 +326,10 @@ class _Tenant:
     id: UUID
     every_organization: bool
 
-    def enter(self, connection: Connection) -> None:
+    def enter(self, connection: Connection) -> UUID | None:
         """Take the role and the identity for the transaction that begins on this connection.
 
+        :returns: the tenant's organization; None where a super admin has none, and reaches every one.
         :raises TenancyError: when that is not possible; the transaction is then to be rolled back.
         """
         driver = connection.connection.dbapi_connection
@@ -330,6 +347,7 @@ class _Tenant:
                 raise _outdated() from error
             raise
         self._check(found, connection)
+        return self._organization(found.standing)
 
     def _parameters(self) -> dict[str, str]:
         is_user = self.role == USER
@@ -356,9 +374,9 @@ class _Tenant:
                 next_step=f"take SUPERUSER, BYPASSRLS and the tables' owner from {self.role}; then run "
                 "`workflow-models upgrade`, which switches row-level security on.",
             )
-        self._check_standing(set(found.standing))
+        self._check_standing(found.standing)
 
-    def _check_standing(self, standing: set[str]) -> None:
+    def _check_standing(self, standing: Sequence[str]) -> None:
         if "known" not in standing and self.role == WORKER:
             raise UnknownOrganizationError(
                 f"there is no organization {self.id}.",
@@ -370,12 +388,18 @@ class _Tenant:
                 next_step="pass the id of a row of profiles, which is the `sub` of the user's token.",
             )
         sees_all = self.every_organization and "super_admin" in standing
-        if self.role == USER and "organization" not in standing and not sees_all:
+        if self._organization(standing) is None and not sees_all:
             raise UserWithoutOrganizationError(
                 f"the profile of the user {self.id} names no organization.",
                 next_step="give the profile an organization; a super admin without one needs "
                 "every_organization=True.",
             )
+
+    def _organization(self, standing: Sequence[str]) -> UUID | None:
+        if self.role == WORKER:
+            return self.id
+        named = [word.removeprefix(_ORGANIZATION) for word in standing if word.startswith(_ORGANIZATION)]
+        return UUID(named[0]) if named else None
 
 
 def _tenant(user: UUID | str | None, organization: UUID | str | None, every_organization: bool) -> _Tenant:

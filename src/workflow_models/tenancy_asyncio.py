@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import ScalarSelect
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from workflow_models.errors import MissingExtraError
 from workflow_models.tenancy import TenantSession
+
+try:
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+except ImportError as error:
+    raise MissingExtraError("workflow_models.tenancy_asyncio", "asyncio", error) from None
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager

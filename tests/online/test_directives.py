@@ -110,9 +110,12 @@ class Catalog:
 
 
 def catalog(library: Database) -> Catalog:
-    rows = [
-        (kind, *row) for kind, query in CATALOG.items() for row in sorted(library.execute(query), key=str)
-    ]
+    with library.connect() as connection:
+        rows = [
+            (kind, *row)
+            for kind, query in CATALOG.items()
+            for row in sorted(connection.execute(query.encode()), key=str)
+        ]
     return Catalog([row[:3] for row in rows], rows)
 
 
@@ -188,7 +191,9 @@ def set_privileges(op: Any, table: str, name: str) -> None:
 
 
 def create_index_concurrently(op: Any, table: str, name: str) -> None:
-    op.create_index_concurrently(name, table, ["pages", text("title DESC")], where="title LIKE 'A%'")
+    op.create_index_concurrently(
+        name, table, ["pages", text("title DESC")], include=["id"], where="title LIKE 'A%'"
+    )
 
 
 def create_unique_index_concurrently(op: Any, table: str, name: str) -> None:
@@ -379,14 +384,14 @@ DAMAGE: list[tuple[Directive, str]] = [
     (set_privileges, "GRANT UPDATE (title) ON books TO authenticated WITH GRANT OPTION"),
     (set_privileges, "REVOKE SELECT ON books FROM authenticated"),
     (set_privileges, "REVOKE UPDATE (pages) ON books FROM authenticated"),
-    (create_index_concurrently, "DROP INDEX simple; CREATE INDEX simple ON books (pages, title DESC)"),
-    (
-        create_index_concurrently,
-        "DROP INDEX simple; CREATE INDEX simple ON books (pages, title) WHERE title LIKE 'A%'",
-    ),
-    (
-        create_index_concurrently,
-        "DROP INDEX simple; CREATE UNIQUE INDEX simple ON books (pages, title DESC) WHERE title LIKE 'A%'",
+    *(
+        (create_index_concurrently, f"DROP INDEX simple; CREATE {definition}")
+        for definition in (
+            "INDEX simple ON books (pages, title DESC) INCLUDE (id)",
+            "INDEX simple ON books (pages, title) INCLUDE (id) WHERE title LIKE 'A%'",
+            "INDEX simple ON books (pages, title DESC) WHERE title LIKE 'A%'",
+            "UNIQUE INDEX simple ON books (pages, title DESC) INCLUDE (id) WHERE title LIKE 'A%'",
+        )
     ),
     (create_unique_index_concurrently, "DROP INDEX simple; CREATE INDEX simple ON books (title)"),
     (
@@ -811,7 +816,8 @@ def test_an_index_is_what_was_asked(library: Database, op: Any) -> None:
     create_index_concurrently(op, "books", "simple")
 
     assert index(library) == (
-        "CREATE INDEX simple ON library.books USING btree (pages, title DESC) WHERE (title ~~ 'A%'::text)"
+        "CREATE INDEX simple ON library.books USING btree (pages, title DESC) INCLUDE (id) "
+        "WHERE (title ~~ 'A%'::text)"
     )
 
 
@@ -916,7 +922,7 @@ def test_an_index_of_that_name_in_another_schema_stays(library: Database, open_o
         (
             "library",
             (
-                "CREATE INDEX simple ON library.books USING btree (pages, title DESC) "
+                "CREATE INDEX simple ON library.books USING btree (pages, title DESC) INCLUDE (id) "
                 "WHERE (title ~~ 'A%'::text)"
             ),
         ),

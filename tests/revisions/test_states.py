@@ -221,7 +221,6 @@ def test_indexes_that_were_right_are_not_built_again(clone: Clone) -> None:
         "idx_workflow_definitions_trigger_type",
         "idx_workflow_execution_logs_status",
         "idx_workflow_execution_logs_created_at",
-        "idx_workflow_exec_org_time",
         "idx_workflows_org_active",
     }
 

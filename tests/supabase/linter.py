@@ -218,6 +218,9 @@ LINTS = (
             "workflow_private.matches": (
                 "asked once a row, where a SET would cost; each operator and type in it is qualified instead"
             ),
+            "workflow_private.worker_organization": (
+                "inlined, which a SET would prevent; all in it is qualified instead"
+            ),
         },
     ),
     Lint(

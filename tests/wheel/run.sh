@@ -24,6 +24,10 @@ assert not any(map(importlib.util.find_spec, ("alembic", "psycopg", "click", "pi
 assert importlib.resources.files("workflow_models").joinpath("py.typed").is_file()
 print("imports with sqlalchemy alone:", *workflow_models.__all__)
 '
+for import in 'migrations import upgrade' 'tenancy import AsyncTenantSession'; do
+    if "$folder/venv/bin/python" -c "from workflow_models.$import" 2>"$folder/log"; then exit 1; fi
+    grep "MissingExtraError: " "$folder/log"
+done
 if "$folder/venv/bin/workflow-models" --help 2>"$folder/log"; then exit 1; fi
 grep --quiet "pip install 'workflow-models\[cli\]'" "$folder/log"
 
@@ -44,4 +48,4 @@ migrations.check(url)
 # The example service, on this wheel.
 cp -R "$checkout/examples/service" "$folder/service"
 pip install "$wheel[asyncio,cli,pytest]" "$folder/service[test]"
-(cd "$folder/service" && "$folder/venv/bin/pytest" --quiet -p no:cacheprovider && "$folder/venv/bin/mypy")
+"$folder/venv/bin/python" -W error "$checkout/tests/wheel/service.py" "$folder/service" "$checkout/docs/services.md"

@@ -201,12 +201,19 @@ class ConcurrentIndex(MigrateOperation):
     """An index, built while writers go on."""
 
     def __init__(
-        self, name: str, table: str, columns: Sequence[str | TextClause], unique: bool, where: str | None
+        self,
+        name: str,
+        table: str,
+        columns: Sequence[str | TextClause],
+        unique: bool,
+        include: Sequence[str],
+        where: str | None,
     ) -> None:
         self.name = name
         self.table = table
         self.columns = [c.text if isinstance(c, TextClause) else statements.identifier(c) for c in columns]
         self.unique = unique
+        self.include = [statements.identifier(column) for column in include]
         self.where = where
 
     @classmethod
@@ -218,6 +225,7 @@ class ConcurrentIndex(MigrateOperation):
         columns: Sequence[str | TextClause],
         *,
         unique: bool = False,
+        include: Sequence[str] = (),
         where: str | None = None,
     ) -> None:
         """Create an index; one of that name that is INVALID or another is built anew.
@@ -225,7 +233,7 @@ class ConcurrentIndex(MigrateOperation):
         Another one serves its readers until then, as ``<name>_ccold``. It is built without lock_timeout: it
         waits for running transactions, but nobody waits for it.
         """
-        operations.invoke(cls(index_name, table_name, columns, unique, where))
+        operations.invoke(cls(index_name, table_name, columns, unique, include, where))
 
     def run(self, context: MigrationContext) -> None:
         """Build the index where it is not there as wanted."""
@@ -283,6 +291,7 @@ class ConcurrentIndex(MigrateOperation):
             table or self.table,
             self.columns,
             unique=self.unique,
+            include=self.include,
             where=self.where,
             on_clone=on_clone,
         )

@@ -187,12 +187,20 @@ def index_facts(name: str, oid: str) -> str:
 
 
 def index(
-    name: str, table: str, columns: Sequence[str], *, unique: bool, where: str | None, on_clone: bool = False
+    name: str,
+    table: str,
+    columns: Sequence[str],
+    *,
+    unique: bool,
+    include: Sequence[str],
+    where: str | None,
+    on_clone: bool = False,
 ) -> str:
     """Create an index: concurrently on a table, or on its temporary clone."""
     return (
         f"CREATE {'UNIQUE ' if unique else ''}INDEX {'' if on_clone else 'CONCURRENTLY IF NOT EXISTS '}"
         f"{identifier(name)} ON {clone(table) if on_clone else relation(table)} ({', '.join(columns)})"
+        + (f" INCLUDE ({', '.join(include)})" if include else "")
         + (f" WHERE {where}" if where else "")
     )
 
