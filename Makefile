@@ -23,8 +23,9 @@ test: $(VENV)/.dev
 
 INSTALLED = $(BIN)/python -c 'from tests.server import installed; raise SystemExit(not installed())'
 # What these test is not the server: on one of them is enough.
-ON_ONE_SERVER = tests/online/test_pooler.py tests/test_beside.py tests/test_bench.py tests/test_pytest_plugin.py \
-	tests/test_tenancy_random.py tests/test_typescript.py
+ON_ONE_SERVER = tests/online/test_pooler.py tests/test_beside.py tests/test_bench.py tests/test_daily_work.py \
+	tests/test_docs.py tests/test_extras.py tests/test_pytest_plugin.py tests/test_tenancy_random.py \
+	tests/test_typescript.py
 
 # The embedded server's own tests start it whatever the others run on.
 test-installed: $(VENV)/.dev

@@ -391,7 +391,7 @@ def as_table(found: dict[str, Any]) -> str:
         (
             "worst move of a workflow with up to 500 logs",
             f"{ours['worst_move']:.3f} s",
-            f"{naive['worst_move']:.1f} s",
+            f"{naive['worst_move']:.3f} s",
         ),
         (
             "99th percentile of client statements",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import catalog
 from tests.databases import Database, Templates
 from tests.ddl.proof import Proof
 
@@ -37,8 +38,14 @@ class Shared:
             self.close()
             self._database = self._templates.clone(self._state)
             self._database.execute(ROWS)
+            self._observer = self._database.connect(self._database.superuser)
+            self.pristine = self.now()
         self.clean = False
         return self._database
+
+    def now(self) -> catalog.Snapshot:
+        """What is ours in it; `pristine` is what there was when it was new."""
+        return catalog.snapshot(self._observer)
 
     def proof(self, user: str | None = None) -> Proof:
         """What has a connection of its own as that user."""
@@ -51,6 +58,7 @@ class Shared:
         while self._proofs:
             self._proofs.popitem()[1].close()
         if self._database is not None:
+            self._observer.close()
             self._templates.drop(self._database)
             self._database = None
 

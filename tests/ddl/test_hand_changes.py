@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests import catalog
-from tests.databases import OWNER, Database
+from tests.databases import OWNER
 from tests.ddl.changes import HAND_CHANGES, Change
 from tests.ddl.conftest import Shared
 
@@ -14,7 +13,6 @@ from tests.ddl.conftest import Shared
 def test_a_hand_change_is_found_and_undone(change: Change, shared: Shared) -> None:
     database = shared.borrow()
     proof = shared.proof(database.superuser if change.repaired_by_superuser else None)
-    pristine = ours(database)
     database.execute(change.sql, user=database.superuser if change.as_superuser else OWNER)
 
     generated = proof.generate()
@@ -22,13 +20,8 @@ def test_a_hand_change_is_found_and_undone(change: Change, shared: Shared) -> No
     assert set(generated.titles) == set(change.found)
     if change.proven:
         proof.of(generated.decided)
-        assert ours(database) == pristine
+        assert shared.now() == shared.pristine
         shared.clean = True
-
-
-def ours(database: Database) -> catalog.Snapshot:
-    with database.connect(database.superuser) as connection:
-        return catalog.snapshot(connection)
 
 
 def test_there_are_a_hundred_of_them() -> None:
