@@ -109,8 +109,8 @@ def test_a_terminal_shows_a_bar_once_a_step_takes_longer_than_a_second(
     clock: Clock, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    monkeypatch.setenv("COLUMNS", "120")
-    with Progress("filling books", 10_000, clock=clock) as step:
+    monkeypatch.setenv("COLUMNS", "80")
+    with Progress("filling workflow_execution_logs", 10_000, clock=clock) as step:
         clock.now = 0.9
         step.advance(900)
         assert terminal.getvalue() == ""
@@ -118,7 +118,11 @@ def test_a_terminal_shows_a_bar_once_a_step_takes_longer_than_a_second(
         step.advance(1_600)
 
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
-    assert re.search(r"filling books ━+\S* *━* 2,500 of 10,000 rows, 250 rows/s, about 30 s left", shown)
+    bar, words = (
+        r"  filling workflow_execution_logs ━+\S* *━*\s*",
+        r"  2,500 of 10,000 rows, 250 rows/s, about 30 s left",
+    )
+    assert re.search(f"{bar}\n{words}", shown)
     assert log.messages == []
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from logging import getLogger
 from types import TracebackType
@@ -103,17 +103,24 @@ class Progress:
         return ", ".join(words)
 
     def _show(self, words: str) -> None:
-        from rich.console import Console
+        from rich.console import Console, RenderableType
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        class BarAndWords(Bar):
+            """The words on a line of their own: they and the bar have no room on one of 80 columns."""
+
+            def get_renderables(self) -> Iterable[RenderableType]:
+                yield self.make_tasks_table(self.tasks)
+                yield from (
+                    Text(f"  {task.fields['words']}", no_wrap=True, overflow="ellipsis")
+                    for task in self.tasks
+                )
 
         if self._bar is None:
-            columns = (
-                TextColumn("  {task.description}", markup=False),
-                BarColumn(20),
-                TextColumn("{task.fields[words]}", markup=False),
-            )
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            columns = TextColumn("  {task.description}", markup=False), BarColumn(20)
+            self._bar = BarAndWords(*columns, console=Console(stderr=True), transient=True)
             self._bar.add_task(self.what, words=words)
             self._bar.start()
         self._bar.update(0, completed=self.done, total=self.total or None, words=words)
