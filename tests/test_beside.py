@@ -14,7 +14,7 @@ import pytest
 from alembic import command
 from alembic import config as alembic_config
 from alembic.config import Config
-from sqlalchemy import make_url
+from sqlalchemy import NullPool, create_engine, make_url
 
 from tests.application.states import REVISIONS
 from tests.catalog import Snapshot, snapshot
@@ -306,6 +306,28 @@ def test_with_the_lines_of_the_page_both_chains_are_upgraded_and_the_key_between
         database.execute("INSERT INTO reports (workflow_id) VALUES (gen_random_uuid())")
 
 
+def test_the_database_of_a_connection_that_is_passed_in_is_the_one_that_is_migrated(
+    clone: Clone, project: Projects
+) -> None:
+    configured, passed_in = clone("empty"), clone("empty")
+    service = project(configured)
+    service.end_env_with(RUN_ENV)
+
+    ran = forked(_upgrade_passing_a_connection, str(service.folder), passed_in.url())
+
+    assert ran.status == 0, ran.stderr
+    migrations.require_head(passed_in.engine())
+    assert configured.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
+
+
+def _upgrade_passing_a_connection(folder: str, url: str) -> None:
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    config = Config("alembic.ini")
+    with create_engine(url, poolclass=NullPool).begin() as config.attributes["connection"]:
+        command.upgrade(config, "heads")
+
+
 def test_with_the_lines_of_the_page_autogenerate_keeps_off_what_is_ours(
     empty: Database, project: Projects
 ) -> None:
@@ -315,6 +337,11 @@ def test_with_the_lines_of_the_page_autogenerate_keeps_off_what_is_ours(
     service.done("upgrade", "heads")
 
     assert service.done("check").stdout == "No new upgrade operations detected.\n"
+
+    service.done("downgrade", "0001_add_reports@base")
+    ran = service.alembic("check")
+    assert ran.status == 1
+    assert ran.stderr.endswith("  Next: run `alembic upgrade heads`, then this again.\n")
 
 
 def test_our_branch_goes_up_and_down_by_its_label(empty: Database, project: Projects) -> None:

@@ -216,7 +216,8 @@ def run_env(
     where it is without one.
 
     :param url: the service's database, of any driver; what connects is psycopg. None for that of
-        ``database_url()``.
+        ``database_url()``. Who calls Alembic with a connection in ``config.attributes["connection"]`` gets
+        the database of that one.
     :param configure: further arguments for Alembic's ``context.configure()``. Whatever ``include_name`` and
         ``include_object`` say, autogenerate keeps off our tables.
     :raises MigrationError: when called from Python; under the ``alembic`` command it is printed.
@@ -227,7 +228,7 @@ def run_env(
     def of_service(_x: Mapping[str, str]) -> Target:
         found = None
         if not context.is_offline_mode():
-            found = make_url(_psycopg_url("env.py", url) if url else database_url())
+            found = _passed_in() or make_url(_psycopg_url("env.py", url) if url else database_url())
         return Target(
             url=found, metadata=target_metadata, configure=configure, guest=BRANCH_LABEL, **_ABOUT_OURS
         )
@@ -264,10 +265,17 @@ def service_include_object(
 
 
 def _url_of_run(x: Mapping[str, str]) -> URL:
-    connection = context.config.attributes.get("connection")
-    if "url" not in x and connection is not None:
-        return make_url(_psycopg_url("the connection passed in", connection.engine.url))
+    if "url" not in x and (passed_in := _passed_in()):
+        return passed_in
     return make_url(database_url(x.get("url"), configured=context.config.get_main_option("sqlalchemy.url")))
+
+
+def _passed_in() -> URL | None:
+    """Give the URL of the connection that the caller of Alembic has."""
+    connection = context.config.attributes.get("connection")
+    if connection is None:
+        return None
+    return make_url(_psycopg_url("the connection passed in", connection.engine.url))
 
 
 def database_url(override: str | None = None, *, configured: str | None = None) -> str:

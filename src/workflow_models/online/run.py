@@ -108,11 +108,12 @@ def run(target: Callable[[Mapping[str, str]], Target], *, options_of_others: boo
 
 def _of_alembic(error: CommandError) -> MigrationError:
     is_behind = "not up to date" in str(error)
+    head = "heads" if len(context.script.get_heads()) > 1 else "head"
     return MigrationError(
         "Alembic cannot do that.",
         happened=str(error),
         unchanged="nothing was done.",
-        next_step="run `alembic upgrade head`, then this again."
+        next_step=f"run `alembic upgrade {head}`, then this again."
         if is_behind
         else "correct the command, or bring the database to where it can be done, and run it again.",
     )
