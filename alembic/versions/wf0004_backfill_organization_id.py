@@ -40,6 +40,7 @@ def upgrade() -> None:
     )
     # Until the keys stood, a writer could send an organization that a move had just made wrong.
     fill(passes=1)
+    expect_all_filled()
     op.validate_constraint(_TO_ORGANIZATION, "workflow_execution_logs")
     op.validate_constraint(_TO_DEFINITION, "workflow_execution_logs")
 
@@ -72,6 +73,33 @@ def fill(*, passes: int) -> None:
         FROM stale WHERE log.id = stale.id AND log.workflow_id = stale.workflow_id
         """,
         passes=passes,
+    )
+
+
+def expect_all_filled() -> None:
+    """Somebody's trigger or rule may have undone it, and a key passes over a log that has no organization."""
+    op.execute(
+        """
+        DO $expected$
+        DECLARE
+            unfilled bigint := (
+                SELECT count(*) FROM workflow_execution_logs AS log
+                JOIN workflow_definitions AS definition ON definition.id = log.workflow_id
+                WHERE log.organization_id IS DISTINCT FROM definition.organization_id);
+        BEGIN
+            IF unfilled > 0 THEN
+                RAISE EXCEPTION '% logs did not get the organization of their workflow', unfilled
+                USING HINT = 'on workflow_execution_logs this may undo it: ' || concat_ws(', ',
+                    (SELECT string_agg('trigger ' || quote_ident(tgname), ', ' ORDER BY tgname)
+                        FROM pg_trigger WHERE tgrelid = 'workflow_execution_logs'::regclass
+                        AND NOT tgisinternal AND tgenabled <> 'D' AND tgname <> ALL (ARRAY[
+                            'workflow_execution_logs_fill_organization_on_insert',
+                            'workflow_execution_logs_fill_organization_on_update'])),
+                    (SELECT string_agg('rule ' || quote_ident(rulename), ', ' ORDER BY rulename)
+                        FROM pg_rewrite WHERE ev_class = 'workflow_execution_logs'::regclass));
+            END IF;
+        END $expected$
+        """
     )
 
 

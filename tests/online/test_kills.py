@@ -96,3 +96,36 @@ def test_after_a_killed_backend_the_next_run_ends_as_an_undisturbed_one(
     migrations.upgrade(database.url())
 
     assert ends(database) == expected
+
+
+def test_a_run_whose_lock_is_lost_ends_before_another_one_works_beside_it(
+    clone: Callable[[str], Database], undisturbed: tuple[int, Any]
+) -> None:
+    statements, expected = undisturbed
+    database = clone("half_fixed")
+    left = statements // 2
+
+    def end_the_lock(connection: Any, _statement: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            with database.connect(database.superuser) as watcher:
+                worker = connection.connection.driver_connection.info.backend_pid
+                ended = watcher.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' "
+                    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                ).fetchall()
+                assert ended == [(True,)]
+                while watcher.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [worker]).rowcount:
+                    pass
+
+    with (
+        each_statement(end_the_lock),
+        pytest.raises(MigrationError, match="held the migrators' lock") as told,
+    ):
+        migrations.upgrade(database.url())
+    assert told.value.next_step == "run the same command again."
+
+    migrations.upgrade(database.url())
+
+    assert ends(database) == expected

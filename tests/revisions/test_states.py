@@ -473,6 +473,42 @@ def test_profiles_that_everybody_may_change_are_warned_of(
     assert "UPDATE" in warning
 
 
+@pytest.mark.parametrize(
+    ("hindrance", "name"),
+    [
+        (
+            """
+            CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+            CREATE TRIGGER skip BEFORE UPDATE ON workflow_execution_logs FOR EACH ROW EXECUTE FUNCTION skip()
+            """,
+            "trigger skip",
+        ),
+        (
+            """
+            CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN NEW.organization_id := OLD.organization_id; RETURN NEW; END';
+            CREATE TRIGGER undo BEFORE UPDATE ON workflow_execution_logs FOR EACH ROW EXECUTE FUNCTION undo()
+            """,
+            "trigger undo",
+        ),
+        ("CREATE RULE aside AS ON UPDATE TO workflow_execution_logs DO INSTEAD NOTHING", "rule aside"),
+    ],
+    ids=["skipped", "undone", "set aside"],
+)
+def test_an_upgrade_stops_where_something_keeps_logs_from_being_filled(
+    clone: Clone, hindrance: str, name: str
+) -> None:
+    database = clone(at("adopted", "wf0003_add_organization_id"))
+    database.execute(hindrance)
+
+    with pytest.raises(MigrationError, match="logs did not get the organization of their workflow") as told:
+        migrations.upgrade(database.url())
+
+    assert told.value.happened.endswith(f"on workflow_execution_logs this may undo it: {name}")
+    assert told.value.unchanged.startswith("the database is at wf0003_add_organization_id;")
+    assert migrations.current(database.url()) == ["wf0003_add_organization_id"]
+
+
 def test_a_trigger_of_the_application_that_the_backfill_sets_off_is_warned_of_until_then(
     clone: Clone, caplog: pytest.LogCaptureFixture
 ) -> None:

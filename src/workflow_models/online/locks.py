@@ -66,10 +66,15 @@ class Patience:
 @dataclass
 class Watch:
     """Asks from a connection of its own what the migrator cannot say while it waits: for whom, and how far
-    a long statement is."""
+    a long statement is. Where the migrators' lock is lost, it ends the migrator before another one begins.
+
+    :param guard: the process that holds the lock.
+    """
 
     engine: Engine
+    guard: int
     interval_s: float = 0.1
+    lock_is_lost: bool = False
     last_seen: str | None = None
     _pid: Callable[[], int | None] | None = None
     _step: Observed | None = None
@@ -110,6 +115,9 @@ class Watch:
         try:
             with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 while not self._stopped.wait(self.interval_s):
+                    if connection.scalar(_IS_GONE, {"pid": self.guard}):
+                        self.lock_is_lost = True
+                        connection.execute(_END, {"pid": self._pid() if self._pid else None})
                     step = self._step
                     if step is None:
                         self._blockers(connection, None)
@@ -149,6 +157,8 @@ _BLOCKERS = text(
     f"SELECT string_agg({_WHO.format(more=_FIRST_WORDS)}, '; ' ORDER BY activity.pid) "
     "FROM pg_stat_activity AS activity WHERE activity.pid = ANY (pg_blocking_pids(:pid))"
 )
+_IS_GONE = text("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)")
+_END = text("SELECT pg_terminate_backend(:pid)")
 _HOLDER = text(
     f"SELECT {_WHO.format(more='')} FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid) "
     "WHERE held.locktype = 'advisory' AND held.granted "
@@ -158,8 +168,8 @@ _HOLDER = text(
 
 
 @contextmanager
-def only_migrator(connection: Connection, name: str, options: Options) -> Iterator[None]:
-    """Hold the lock of migrators on this database while the block runs.
+def only_migrator(connection: Connection, name: str, options: Options) -> Iterator[int]:
+    """Hold the lock of migrators on this database while the block runs; gives the process that holds it.
 
     The lock lives in an open transaction that has no snapshot, so that concurrent index builds do not
     wait for it, and it goes with the connection, behind a pooler too.
@@ -190,7 +200,7 @@ def only_migrator(connection: Connection, name: str, options: Options) -> Iterat
             tell_at = time.monotonic() + 5
         time.sleep(random.uniform(0.1, 0.3))
     try:
-        yield
+        yield connection.exec_driver_sql("SELECT pg_backend_pid()", execution_options=plain).scalar_one()
     finally:
         with suppress(DBAPIError):  # the lock went with its connection
             connection.rollback()

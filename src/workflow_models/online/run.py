@@ -178,6 +178,10 @@ class Statements(io.StringIO):
         return len(text)
 
 
+_READ_ONLY, _ENDED_BY_SOMEBODY = "25006", "57P01"
+_OF_A_ROW = ("23502", "23514")  # NOT NULL and CHECK
+
+
 class _Run:
     def __init__(self, target: Target, options: Options) -> None:
         assert target.url is not None
@@ -188,6 +192,7 @@ class _Run:
 
     def execute(self) -> None:
         self.again = "run the same command again."
+        self.watch: Watch | None = None
         with _connect(self.engine) as probe, self._translated(probe):
             self.pooled = behind_pooler(probe)
             # Perhaps less than was asked for.
@@ -203,9 +208,9 @@ class _Run:
                 return
             with (
                 _connect(self.engine) as guard,
-                only_migrator(guard, self.target.own_version_table, self.options),
+                only_migrator(guard, self.target.own_version_table, self.options) as pid,
             ):
-                self._move(probe, command)
+                self._move(probe, command, pid)
 
     def _require_search_path(self, probe: Connection) -> None:
         """Pinning another one would let revisions of the host make their tables elsewhere."""
@@ -232,7 +237,7 @@ class _Run:
         with context.begin_transaction():
             context.run_migrations()
 
-    def _move(self, probe: Connection, command: dict[str, Any]) -> None:
+    def _move(self, probe: Connection, command: dict[str, Any], guard: int) -> None:
         migration_context = context.get_context()
         heads = self._known_heads(migration_context)
         plan: list[Any] = list(command["fn"](heads, migration_context))
@@ -267,7 +272,8 @@ class _Run:
             log.info("from: %s", state)
             self._warn(probe)
         probe.rollback()
-        with Watch(self.engine).running() as watch:
+        self.watch = Watch(self.engine, guard)
+        with self.watch.running() as watch:
             patience = Patience(self.options, watch.seen)
             while plan:
                 with _connect(self.engine) as connection:
@@ -380,17 +386,29 @@ class _Run:
                 ) from failure
             raise MigrationError(
                 "the database refused a statement.",
-                happened=_message(cause),
+                happened=self._what_happened(cause),
                 unchanged=f"{self._boundary(probe)}; what the next revision had built stays "
                 "and is used next time.",
-                next_step=f"{self._remedy(cause)}, then {self.again}",
+                next_step=f"{self._remedy(cause)}{self.again}",
             ) from failure
 
+    def _what_happened(self, cause: DBAPIError) -> str:
+        if self.watch and self.watch.lock_is_lost:
+            return (
+                f"the process that held the migrators' lock (pid {self.watch.guard}) was ended, and this run "
+                "with it, so that no other one works beside it."
+            )
+        return _message(cause)
+
     def _remedy(self, cause: DBAPIError) -> str:
+        state = sqlstate(cause)
         # A statement outside of a transaction has the role's own statement_timeout there.
-        if self.pooled and sqlstate(cause) == "57014":
-            return "connect to the server itself and not to the pooler, where no timeout can be set for this"
-        return "mend that"
+        if self.pooled and state == "57014":
+            why = "where no timeout can be set for this"
+            return f"connect to the server itself and not to the pooler, {why}, then "
+        if state == _READ_ONLY:
+            return "connect to a primary, as a role whose default_transaction_read_only is off, then "
+        return "" if state == _ENDED_BY_SOMEBODY else "mend that, then "
 
     def _boundary(self, probe: Connection) -> str:
         try:
@@ -473,9 +491,10 @@ def _message(error: DBAPIError) -> str:
     """Give the server's own message, without statement and parameters."""
     diagnostics = getattr(error.orig, "diag", None)
     primary = getattr(diagnostics, "message_primary", None) or " ".join(str(error.orig).split())
-    detail = getattr(diagnostics, "message_detail", None)
-    hint = getattr(diagnostics, "message_hint", None)
     state = sqlstate(error)
+    # What PostgreSQL adds to these is the whole row.
+    detail = None if state in _OF_A_ROW else getattr(diagnostics, "message_detail", None)
+    hint = getattr(diagnostics, "message_hint", None)
     return "\n".join(
         filter(None, [f"{primary} ({state})" if state else primary, detail, hint and f"hint: {hint}"])
     )
