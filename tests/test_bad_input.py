@@ -438,6 +438,23 @@ def test_a_role_that_may_nothing_is_told_all_statements_at_once(
     migrations.check(database.url(role))
 
 
+def test_a_role_that_may_not_enter_our_schema_is_told_what_gives_it_access(
+    clone: Clone, make_migrator: MakeMigrator
+) -> None:
+    database = clone("empty")
+    role = make_migrator(database)
+    database.execute(
+        f"GRANT ALL ON SCHEMA public TO {role}; CREATE SCHEMA workflow_private AUTHORIZATION postgres",
+        user=database.superuser,
+    )
+
+    refused = refused_upgrade(database.url(role))
+
+    assert f"\n    GRANT USAGE, CREATE ON SCHEMA workflow_private TO {role};\n" in refused
+    database.execute(statements(refused), user=database.superuser)
+    migrations.upgrade(database.url(role))
+
+
 def test_a_role_that_owns_nothing_of_the_application_is_told_all_statements_at_once(
     clone: Clone, make_migrator: MakeMigrator
 ) -> None:

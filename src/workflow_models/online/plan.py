@@ -23,9 +23,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from alembic.script import Script
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
 
 from . import statements
 from .errors import MigrationError
+from .locks import sqlstate
+
+_NOT_PERMITTED = "42501"
 
 Ours = Sequence[tuple[str, str]]
 
@@ -54,7 +58,12 @@ def refuse_upgrade(
         return
     queries = [q for each in revisions for q in getattr(each.module, "upgrade_refusals", ())]
     reasons = lacking_privileges(connection, (*applied, *revisions))
-    reasons += [(row[0], row[1]) for query in queries for row in connection.execute(text(query))]
+    try:
+        reasons += [(row[0], row[1]) for query in queries for row in connection.execute(text(query))]
+    except DBAPIError as error:
+        # Nor can it be asked, perhaps, by a role that lacks something.
+        if not reasons or sqlstate(error) != _NOT_PERMITTED:
+            raise
     if reasons:
         raise MigrationError(
             "this database cannot be upgraded yet.",
