@@ -269,7 +269,9 @@ def upgrade() -> None:
 def create_roles_and_schema() -> None:
     for role in ("authenticated", "workflow_worker"):
         op.execute_unless(f"SELECT FROM pg_roles WHERE rolname = '{role}'", f"CREATE ROLE {role} NOLOGIN")
-    op.execute("CREATE SCHEMA IF NOT EXISTS workflow_private")
+    op.execute_unless(
+        "SELECT FROM pg_namespace WHERE nspname = 'workflow_private'", "CREATE SCHEMA workflow_private"
+    )
     readers = ("authenticated", "workflow_worker", "service_role")
     op.set_privileges("SCHEMA", "workflow_private", {"anon": (), **dict.fromkeys(readers, ("USAGE",))})
     op.set_privileges(

@@ -139,7 +139,7 @@ def test_a_revision_that_fails_leaves_those_before_it(library: Database, chain: 
         "  Happened: division by zero (22012)\n"
         "  Unchanged: the database is at lib2; "
         "what the next revision had built stays and is used next time.\n"
-        "  Next: mend that, then run the same command again."
+        "  Next: run the same command again."
     )
     assert revisions(library) == ["lib2"]
 
@@ -158,7 +158,7 @@ def test_a_migrator_that_is_ended_by_the_server_says_so(library: Database, chain
         "  Happened: terminating connection due to administrator command (57P01)\n"
         "  Unchanged: the database is at base; "
         "what the next revision had built stays and is used next time.\n"
-        "  Next: mend that, then run the same command again."
+        "  Next: run the same command again."
     )
 
 

@@ -419,7 +419,12 @@ class _Run:
 
 
 def _places_of_versions(target: Target) -> Iterator[str]:
-    yield f"CREATE SCHEMA IF NOT EXISTS {target.version_table_schema}"
+    # IF NOT EXISTS would ask for the privilege to create one where there is one.
+    schema = target.version_table_schema
+    yield (
+        f"DO $schema$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF; "
+        "END $schema$"
+    )
     if target.guest:
         # As Alembic would make it.
         yield (
