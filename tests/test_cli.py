@@ -469,6 +469,26 @@ def test_a_file_that_cannot_be_written_is_named(command: str, tmp_path: Path) ->
     )
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+@pytest.mark.parametrize("command", ["--help", "typescript", "current --json", "show"])
+def test_an_output_that_cannot_be_written_is_one_message(upgraded: Database, command: str) -> None:
+    # Buffered, as for anyone: what is left in the buffer is not tried a second time when Python ends.
+    environment = os.environ | {"DATABASE_URL": upgraded.url(), "PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "workflow_models", *command.split()],
+            env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        "error: the output could not be written.\n"
+        "  Happened: No space left on device.\n"
+        "  Unchanged: what the command did stays done; only its output is cut short.\n"
+        "  Next: make room, or send the output elsewhere, and run it again.\n"
+    )
+
+
 def test_a_database_that_is_newer_than_the_package_is_told_by_each_command(upgraded: Database) -> None:
     upgraded.execute("UPDATE workflow_private.alembic_version SET version_num = 'wf9999_from_the_future'")
     env = {"DATABASE_URL": upgraded.url()}
@@ -478,6 +498,12 @@ def test_a_database_that_is_newer_than_the_package_is_told_by_each_command(upgra
         assert (ran.exit_code, ran.stdout) == (1, "")
         assert ran.stderr.startswith(
             "error: the database is at wf9999_from_the_future, which these revisions do not know.\n"
+        )
+    for command in (SWEEP, PRUNE):
+        ran = run(*command, "--apply", env=env)
+        assert (ran.exit_code, ran.stdout) == (1, "")
+        assert ran.stderr.startswith(
+            f"error: database {upgraded.name} is at wf9999_from_the_future, which is newer than this package"
         )
     assert run("current", env=env).stdout == f"wf9999_from_the_future (head is {HEAD})\n"
 

@@ -1,5 +1,6 @@
 """What the documents show: blocks run as written, drawn things are as drawn today, named ones are there."""
 
+import ast
 import itertools
 import re
 import runpy
@@ -110,8 +111,24 @@ def test_what_is_said_of_blocks_is_said_of_one_that_is_there() -> None:
     ] == []
     assert [line for line in REPLACED if line not in lines] == []
     for name, text, test in ELSEWHERE:
-        (_,) = [block for block in blocks(ROOT / name) if text in block.source]
-        assert Path(name).name in (ROOT / test).read_text()
+        (block,) = [block for block in blocks(ROOT / name) if text in block.source]
+        assert takes((ROOT / test).read_text(), ROOT / name, block.source, text), (name, text, test)
+
+
+def takes(program: str, page: Path, block: str, text: str) -> bool:
+    """Whether it names the page, and finds the block there: by this text of it, or by its fence."""
+    strings = literals(program)
+    fences = [string for string in strings if string.startswith("```")]
+    found = [source for fence in fences for source in re.findall(fence, page.read_text(), re.DOTALL)]
+    return page.name in program and (text in strings or block in found)
+
+
+def literals(program: str) -> set[str]:
+    """The strings in it, without its docstrings."""
+    nodes = list(ast.walk(ast.parse(program)))
+    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+    strings = [node for node in nodes if isinstance(node, ast.Constant) and node not in docstrings]
+    return {node.value for node in strings if isinstance(node.value, str)}
 
 
 def shown(page: str, text: str) -> str:
@@ -186,6 +203,64 @@ def test_the_policy_that_is_shown_is_that_of_the_example() -> None:
 
 def test_the_revision_that_is_depended_on_is_the_last_one() -> None:
     assert shown("docs/beside.md", "depends_on =") == f'depends_on = "{REVISIONS[-1]}"\n'
+
+
+def rows_below(heading: str) -> list[list[str]]:
+    """The cells of each row of a table of the page on the command."""
+    table = (ROOT / "docs/command.md").read_text().partition(f"{heading}\n|---|")[2].partition("\n\n")[0]
+    return [row.strip("| ").split(" | ") for row in table.splitlines()[1:]]
+
+
+def test_the_page_on_the_command_lists_every_command() -> None:
+    names = [name for row in rows_below("| | |") for name in re.findall(r"`([\w-]+)`", row[0])]
+
+    assert sorted(names) == sorted(main.commands)
+
+
+def test_the_json_that_is_shown_is_what_the_commands_print(clone: Clone) -> None:
+    database = clone("upgraded")
+    database.execute("CREATE INDEX idx_mine ON workflow_execution_logs (status)")
+    old = {"sweep": ["--older-than", "2h"], "prune": ["--older-than", "90d"]}
+    rows = {name.strip("`"): text for name, text in rows_below("| `--json` of | gives |")}
+
+    for name, text in rows.items():
+        arguments = [name, "--json", "--url", database.url(), *old.get(name, [])]
+        printed = CliRunner().invoke(main, arguments).stdout
+        assert f"`{printed.strip()}`" in text
+    assert sorted(rows) == sorted(
+        name
+        for name, command in main.commands.items()
+        if any("--json" in option.opts for option in command.params)
+    )
+
+
+def test_the_exit_statuses_that_are_listed_are_those_of_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> str:
+        raise KeyboardInterrupt
+
+    def status(*arguments: str) -> str:
+        return str(CliRunner().invoke(main, arguments).exit_code)
+
+    statuses = [status("diagram"), status("show", "--url", "mysql://localhost"), status("upgarde")]
+    monkeypatch.setattr("workflow_models.diagram.mermaid", interrupt)
+    statuses.append(status("diagram"))
+
+    assert [row[0] for row in rows_below("| exit status | |")] == statuses
+
+
+def test_the_extras_that_are_listed_bring_what_is_said() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {"none": project["dependencies"], **project["optional-dependencies"]}
+    # One of ours that needs another is listed with that one's name.
+    of_ours = re.compile(r"workflow-models\[(.*)\]")
+    brought = {
+        extra: [of_ours.sub(r"\1", re.split("[<>=]", requirement)[0]) for requirement in requirements]
+        for extra, requirements in extras.items()
+        if extra != "dev"
+    }
+
+    listed = rows_below("| extra | brings | for |")
+    assert {extra.strip("`"): re.findall("`(.*?)`", brings) for extra, brings, _ in listed} == brought
 
 
 @each_page

@@ -296,7 +296,8 @@ KEYS_TO_DEFINITIONS = """
 def test_the_hint_of_the_guide_names_a_key_that_is_there_before_and_after(
     before: Database, live: Database
 ) -> None:
-    (hint,) = set(re.findall(r"workflow_\w+!(\w+)\(", GUIDE))
+    (hints,) = re.findall(r"```text\n(select=.*?)```", GUIDE, re.DOTALL)
+    (hint,) = set(re.findall(r"!(\w+)\(", hints))
 
     assert before.execute(KEYS_TO_DEFINITIONS) == [(hint,)]
     assert live.execute(KEYS_TO_DEFINITIONS) == [

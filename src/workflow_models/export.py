@@ -9,9 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from alembic.script import Script, ScriptDirectory
-from alembic.script.revision import RevisionError
-from alembic.util import CommandError
+from .errors import MissingExtraError
+
+try:
+    from alembic.script import Script, ScriptDirectory
+    from alembic.script.revision import RevisionError
+    from alembic.util import CommandError
+except ImportError as error:
+    raise MissingExtraError("workflow_models.export", "migrations", error) from None
 
 from .migrations import VERSION_TABLE_SCHEMA, alembic_config, script
 from .online import MigrationError, statements

@@ -5,11 +5,17 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from alembic.script import ScriptDirectory
-from rich.console import Console
-from rich.text import Text
 from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
+
+from workflow_models.errors import MissingExtraError
+
+try:
+    from alembic.script import ScriptDirectory
+    from rich.console import Console
+    from rich.text import Text
+except ImportError as error:
+    raise MissingExtraError("workflow_models.show", "cli", error) from None
 
 from workflow_models import metadata
 from workflow_models.migrations import VERSION_TABLE_SCHEMA, alembic_config

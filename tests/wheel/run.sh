@@ -24,7 +24,8 @@ assert not any(map(importlib.util.find_spec, ("alembic", "psycopg", "click", "pi
 assert importlib.resources.files("workflow_models").joinpath("py.typed").is_file()
 print("imports with sqlalchemy alone:", *workflow_models.__all__)
 '
-for import in 'migrations import upgrade' 'tenancy import AsyncTenantSession'; do
+for import in 'migrations import upgrade' 'export import write' 'show import print_database' \
+    'tenancy import AsyncTenantSession'; do
     if "$folder/venv/bin/python" -c "from workflow_models.$import" 2>"$folder/log"; then exit 1; fi
     grep "MissingExtraError: " "$folder/log"
 done

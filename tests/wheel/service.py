@@ -20,15 +20,15 @@ from sqlalchemy import make_url
 from workflow_models import embedded
 
 SERVICE, PAGE = map(Path, sys.argv[1:])
-_OWNER = make_url(embedded.url(database="service_alone")).set(drivername="postgresql")
-OWNER, LOGIN = (
-    url.render_as_string(hide_password=False)
-    for url in (_OWNER, _OWNER.set(username="app_service", password="…"))
+# On a server of its own: nobody has made any role there. It asks no login for a password.
+_SUPERUSER = make_url(embedded.url(Path("service_server"), "service_alone")).set(drivername="postgresql")
+SUPERUSER, OWNER, LOGIN = (
+    _SUPERUSER.set(username=user).render_as_string() for user in (embedded.SUPERUSER, "owner", "app_service")
 )
 # What the reader of README.md fills in.
 PLACEHOLDERS = {
     "postgresql://owner@localhost:5432/app": OWNER,
-    "postgresql://app_service:…@localhost:5432/app": LOGIN,
+    "postgresql://app_service:$password@localhost:5432/app": LOGIN,
 }
 ENVIRONMENT = {
     **os.environ,
@@ -107,12 +107,14 @@ def serving(script: str, environment: Mapping[str, str] = ENVIRONMENT) -> Iterat
             process.stderr.read()
 
 
-subprocess.run(bash(block(SERVICE / "README.md", "sh", "pytest")), cwd=SERVICE, env=ENVIRONMENT, check=True)
+subprocess.run(bash(block(SERVICE / "README.md", "sh", "mypy")), cwd=SERVICE, env=ENVIRONMENT, check=True)
 
 running = block(SERVICE / "README.md", "sh", "uvicorn")
 for placeholder, url in PLACEHOLDERS.items():
     assert placeholder in running
     running = running.replace(placeholder, shlex.quote(url))
+with psycopg.connect(SUPERUSER, autocommit=True) as connection:
+    connection.execute("CREATE ROLE owner LOGIN CREATEROLE; ALTER DATABASE service_alone OWNER TO owner")
 with serving(running) as address, urlopen(f"{address}/openapi.json") as response:
     assert b'"title":"Workflows"' in response.read()
 print("ran the example service")

@@ -1,7 +1,11 @@
 """What the environment says."""
 
 import os
+import sys
 from dataclasses import dataclass, field
+
+# As long as what HS256 makes of it: RFC 7518, 3.2.
+SECRET_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -9,7 +13,7 @@ class Settings:
     """Settings of the service.
 
     :param database_url: of a login that owns nothing and may become `authenticated` and `workflow_worker`.
-    :param jwt_secret: the key by which the tokens of users are signed, HS256.
+    :param jwt_secret: the key by which the tokens of users are signed, HS256; `SECRET_BYTES` or more.
     :param pool_size: connections to the database, at most.
     """
 
@@ -19,8 +23,18 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        return cls(
-            database_url=os.environ["SERVICE_DATABASE_URL"],
-            jwt_secret=os.environ["SERVICE_JWT_SECRET"],
-            pool_size=int(os.environ.get("SERVICE_POOL_SIZE", "5")),
-        )
+        """Give those of the environment; ends the process with a message where they are missing or unfit."""
+        database_url = os.environ.get("SERVICE_DATABASE_URL", "")
+        if not database_url:
+            sys.exit(
+                "error: SERVICE_DATABASE_URL is not set.\n"
+                "  Next: set it to the URL of the service's own login, as README.md makes it."
+            )
+        jwt_secret = os.environ.get("SERVICE_JWT_SECRET", "")
+        if len(jwt_secret.encode()) < SECRET_BYTES:
+            found = f"has {len(jwt_secret.encode())} bytes" if jwt_secret else "is not set"
+            sys.exit(
+                f"error: SERVICE_JWT_SECRET {found}; it has to have {SECRET_BYTES} bytes or more.\n"
+                "  Next: set it to what `python -c 'import secrets; print(secrets.token_hex())'` prints."
+            )
+        return cls(database_url, jwt_secret, pool_size=int(os.environ.get("SERVICE_POOL_SIZE", "5")))

@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import click
@@ -43,6 +43,22 @@ class _Commands(click.Group):
         for title, names in _SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            # That of a file or folder names it; one without a reason is not of the system.
+            if error.filename is not None or error.strerror is None:
+                raise
+            # What could not be written is still there, and would be tried again when Python ends.
+            with suppress(OSError):
+                sys.stdout.close()
+            fail(
+                f"error: the output could not be written.\n  Happened: {error.strerror}.\n"
+                "  Unchanged: what the command did stays done; only its output is cut short.\n"
+                "  Next: make room, or send the output elsewhere, and run it again."
+            )
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

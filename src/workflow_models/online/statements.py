@@ -360,7 +360,7 @@ def lock_first(referent: str, mode: str = "SHARE ROW EXCLUSIVE") -> str:
     """
     oid = f"to_regclass({literal(relation(referent))})"
     return f"""IF (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = {oid}) THEN
-    LOCK TABLE {relation(referent)} IN {mode} MODE;
+    LOCK {relation(referent)} IN {mode} MODE;
 END IF;"""
 
 
