@@ -759,7 +759,10 @@ READERS: dict[str, tuple[Callable[[Session, UUID], Any], set[str]]] = {
     ),
     "running": (lambda session, _: executions(session, status=ExecutionStatus.RUNNING), {BY_TIME, BY_STATUS}),
     "failed": (lambda session, _: failed_executions(session), {FAILED_OF_ALL}),
-    "failed of a workflow": (lambda session, of: failed_executions(session, workflow_id=of), {FAILED}),
+    "failed of a workflow": (
+        lambda session, of: failed_executions(session, workflow_id=of),
+        {FAILED, "idx_failed_executions_by_workflow"},
+    ),
     "summary of a day": (
         lambda session, _: summary(session, datetime(2025, 1, 8, tzinfo=UTC)),
         {BY_TIME},

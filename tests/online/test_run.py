@@ -139,7 +139,7 @@ def test_a_revision_that_fails_leaves_those_before_it(library: Database, chain: 
         "  Happened: division by zero (22012)\n"
         "  Unchanged: the database is at lib2; "
         "what the next revision had built stays and is used next time.\n"
-        "  Next: run the same command again."
+        "  Next: mend that, then run the same command again."
     )
     assert revisions(library) == ["lib2"]
 
