@@ -197,7 +197,9 @@ def target(x: Mapping[str, str]) -> Target:
             "render_item": _render_item,
             # By title, as `alembic check` names what is there: one a line in the ini file.
             "allow_extra": [
-                line.strip() for line in (context.config.get_main_option("allow_extra") or "").splitlines()
+                line.strip()
+                for line in (context.config.get_main_option("allow_extra") or "").splitlines()
+                if line.strip()
             ],
         },
     )

@@ -99,6 +99,28 @@ def test_a_function_that_names_a_missing_table_is_named(empty: Database, prove: 
     )
 
 
+def test_a_function_that_is_parsed_before_its_declared_table_is_there_is_named(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = declared()
+    Function(
+        "latest", metadata, language="sql", returns="integer", body="BEGIN ATOMIC SELECT id FROM tickets; END"
+    )
+
+    with pytest.raises(CommandError) as raised:
+        prove(empty, metadata=metadata).generate()
+
+    first, *_, last = str(raised.value).splitlines()
+    assert first == (
+        "the models declare what PostgreSQL refuses. "
+        'Function public.latest: relation "tickets" does not exist'
+    )
+    assert last == (
+        "tickets is declared, and not there yet: leave out what reads it in the revision that creates it, "
+        "upgrade, and declare that then."
+    )
+
+
 @pytest.mark.parametrize(
     ("items", "what"),
     [

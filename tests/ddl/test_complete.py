@@ -153,11 +153,10 @@ CATALOGS = {
         ignored={"oid": _OWN},
     ),
     "pg_statistic_ext": Columns(
-        compared="stxname stxstattarget stxkeys stxkind stxexprs",
+        compared="stxname stxnamespace stxstattarget stxkeys stxkind stxexprs",
         derived={"stxrelid": _ROW},
         ignored={
             "oid": _OWN,
-            "stxnamespace": "read through its table, wherever it stands",
             "stxowner": "changes nobody's access",
         },
     ),

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Column,
     Computed,
     Enum,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -39,6 +41,7 @@ from workflow_models.ddl import (
     StorageParameters,
     Trigger,
 )
+from workflow_models.ddl.item import quoted
 
 ROWS = "INSERT INTO tickets (title) SELECT 'ticket ' || n FROM generate_series(1, 3) AS n"
 
@@ -61,6 +64,14 @@ def desk(
         RowSecurity(),
         *(item for item in items if not isinstance(item, Column)),
     )
+    return metadata
+
+
+def in_schema(*items: SchemaItem) -> MetaData:
+    """A table with these items in a schema that is not in the path."""
+    metadata = MetaData()
+    Schema("desk", metadata)
+    Table("tickets", metadata, Column("id", Integer, primary_key=True), *items, schema="desk")
     return metadata
 
 
@@ -143,6 +154,54 @@ def moods(metadata: MetaData) -> object:
         Column("id", Integer, primary_key=True),
         Column("mood", Enum("good", "bad", name="mood")),
     )
+
+
+def states(
+    *, schema: str | None = "desk", values: tuple[str, ...] = ("open", "paid")
+) -> tuple[SchemaItem, ...]:
+    """All that may name an enum type, which need not be where its table is."""
+    name = f"{schema}.state" if schema else "state"
+    return (
+        Column("state", Enum(*values, name="state", schema=schema), server_default="open"),
+        Column("states", ARRAY(Enum(*values, name="state", schema=schema))),
+        CheckConstraint(f"state <> 'paid'::{name}", name="unpaid"),
+        Index("paid", "id", postgresql_where=text(f"state = CAST('paid' AS {name})")),
+    )
+
+
+def numbered(increment: int = 2, *, schema: str | None = None) -> MetaData:
+    """A table whose default takes values of a sequence that no table owns."""
+    metadata = desk()
+    sequence = Sequence("Odd numbers", metadata=metadata, schema=schema, increment=increment)
+    metadata.tables["tickets"].append_column(Column("number", Integer, server_default=sequence.next_value()))
+    return metadata
+
+
+def readers(schema: str | None = None) -> Callable[[MetaData], object]:
+    """Tables in which a policy reads one that comes later."""
+    return lambda metadata: [
+        Table(
+            name,
+            metadata,
+            Column("id", Integer, primary_key=True),
+            RowSecurity(),
+            Policy("Read", "SELECT", using=f"id IN (SELECT id FROM {quoted(schema, other)})"),
+            schema=schema,
+        )
+        for name, other in (("a", "b"), ("b", "a"))
+    ]
+
+
+def forced(*keys: SchemaItem, forced: bool) -> MetaData:
+    """A table that others refer to, whose rows its owner sees, or does not."""
+    metadata = MetaData()
+    Table("tickets", metadata, Column("id", Integer, primary_key=True), RowSecurity(forced=forced))
+    Table("notes", metadata, Column("ticket_id", Integer), *keys)
+    return metadata
+
+
+def to_tickets(ondelete: str | None = None) -> SchemaItem:
+    return ForeignKeyConstraint(["ticket_id"], ["tickets.id"], name="of_ticket", ondelete=ondelete)
 
 
 class Point(UserDefinedType[str]):
@@ -336,6 +395,34 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
             more=TOUCH,
         ),
     ),
+    "enum type in another schema": (
+        lambda: desk(),
+        lambda: desk(*states()),
+    ),
+    "enum type that is an array beside": (
+        lambda: desk(),
+        lambda: desk(*states(schema=None)),
+    ),
+    "sequence by itself": (
+        lambda: desk(),
+        lambda: numbered(),
+    ),
+    "sequence by itself in another schema": (
+        lambda: desk(),
+        lambda: numbered(schema="desk"),
+    ),
+    "sequence by itself in larger steps": (
+        lambda: numbered(schema="desk"),
+        lambda: numbered(4, schema="desk"),
+    ),
+    "policies that read tables which come later": (
+        lambda: desk(),
+        lambda: desk(more=readers()),
+    ),
+    "policies that read tables of another schema": (
+        lambda: desk(),
+        lambda: desk(more=readers("desk")),
+    ),
     "enum type": (
         lambda: desk(),
         lambda: desk(Column("mood", Enum("good", "bad", name="mood"), server_default="good"), more=moods),
@@ -434,7 +521,7 @@ def test_a_change_of_the_models_goes_up_and_down(
     with empty.engine().begin() as connection:
         before().create_all(connection)
     empty.execute(ROWS)
-    proof = prove(empty, metadata=after(), version_table_schema=None)
+    proof = prove(empty, metadata=after(), version_table_schema=None, include_schemas=True)
 
     generated = proof.generate()
 
@@ -442,10 +529,75 @@ def test_a_change_of_the_models_goes_up_and_down(
     proof.of(generated.decided)
 
 
-def test_a_value_that_an_enum_type_lacks_is_added(empty: Database, prove: Callable[..., Proof]) -> None:
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        desk(*states()),
+        desk(*states(schema="public")),
+        in_schema(*states(schema=None)),
+        in_schema(*states()),
+        numbered(),
+        numbered(schema="desk"),
+        desk(more=readers()),
+        desk(more=readers("desk")),
+    ],
+    ids=[
+        "enum type in another schema",
+        "enum type in a schema that is in the path",
+        "enum type in the path, table in another schema",
+        "enum type beside its table",
+        "sequence by itself",
+        "sequence by itself in another schema",
+        "policies that read tables which come later",
+        "policies that read tables of another schema",
+    ],
+)
+def test_what_create_all_makes_differs_in_nothing(
+    metadata: MetaData, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+
+    proof = prove(
+        empty, metadata=metadata, version_table_schema=None, include_schemas=True, include_object=None
+    )
+
+    assert proof.generate().changes == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (forced(forced=False), forced(to_tickets(), forced=True)),
+        (forced(forced=True), forced(to_tickets(), forced=False)),
+        (forced(to_tickets(), forced=True), forced(to_tickets("CASCADE"), forced=False)),
+        (forced(to_tickets(), forced=True), forced(to_tickets("CASCADE"), forced=True)),
+    ],
+    ids=[
+        "forced, key added",
+        "no longer forced, key added",
+        "no longer forced, another key",
+        "forced as before, another key",
+    ],
+)
+def test_a_foreign_key_is_validated_while_row_security_is_not_forced(
+    before: MetaData, after: MetaData, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    with empty.engine().begin() as connection:
+        before.create_all(connection)
+    empty.execute("INSERT INTO tickets VALUES (1); INSERT INTO notes VALUES (1)", user=empty.superuser)
+    proof = prove(empty, metadata=after, version_table_schema=None)
+
+    # Also in the downgrade, a key is validated.
+    proof.of(proof.generate())
+
+
+@pytest.mark.parametrize("schema", [None, "desk"])
+def test_a_value_that_an_enum_type_lacks_is_added(
+    schema: str | None, empty: Database, prove: Callable[..., Proof]
+) -> None:
     before, after = (
-        desk(Column("mood", Enum(*values, name="mood")))
-        for values in (("good", "bad"), ("good", "fair", "bad"))
+        desk(*states(schema=schema, values=values)) for values in (("open", "paid"), ("open", "sent", "paid"))
     )
     with empty.engine().begin() as connection:
         before.create_all(connection)
@@ -454,5 +606,5 @@ def test_a_value_that_an_enum_type_lacks_is_added(empty: Database, prove: Callab
     generated = proof.generate()
     proof.run(generated.upgrade)
 
-    assert generated.titles == ("modify enum type mood",)
+    assert generated.titles == (f"modify enum type state{' on desk' if schema else ''}",)
     assert proof.generate().changes == ()

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, MetaData, T
 from sqlalchemy.exc import ProgrammingError
 
 from tests.application.states import REVISIONS, at
-from tests.databases import Database
+from tests.databases import OWNER, Database
 from tests.ddl.proof import Generated, Proof
 from tests.ddl.test_from_nothing import STAND_INS
 from workflow_models import migrations
@@ -353,3 +353,83 @@ def test_odd_names_and_texts_come_back_as_they_were(upgraded: Database, prove: C
     proof = prove(upgraded)
 
     proof.of(proof.generate().decided)
+
+
+def test_a_dropped_table_of_a_declared_schema_is_reported_once(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = MetaData()
+    Schema("shop", metadata)
+    empty.execute("CREATE SCHEMA shop; CREATE TABLE shop.coupons (id serial PRIMARY KEY)")
+    proof = prove(
+        empty, metadata=metadata, version_table_schema=None, include_schemas=True, include_object=None
+    )
+
+    revision = proof.generate()
+
+    assert revision.changes == ("table coupons: found, not declared",)
+    assert revision.upgrade.count("raise NotImplementedError") == 1
+    proof.of(revision.decided)
+
+
+def test_statistics_in_another_schema_than_their_table_are_dropped_there(
+    upgraded: Database, prove: Callable[..., Proof]
+) -> None:
+    upgraded.execute(
+        """
+        CREATE SCHEMA "Stats";
+        CREATE STATISTICS "Stats".of_status ON workflow_id, status FROM workflow_execution_logs;
+        ALTER STATISTICS "Stats".of_status SET STATISTICS 10;
+        """
+    )
+    proof = prove(upgraded)
+
+    revision = proof.generate()
+
+    assert revision.changes == (
+        'statistics "Stats".of_status on workflow_execution_logs: found, not declared',
+    )
+    proof.of(revision)
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (
+            "CREATE TABLE tickets (id integer PRIMARY KEY) PARTITION BY RANGE (id)",
+            "table partitioned by RANGE (id)",
+        ),
+        ("CREATE VIEW tickets AS SELECT 1 AS id", "view"),
+        ("CREATE MATERIALIZED VIEW tickets AS SELECT 1 AS id", "materialized view"),
+        (
+            """
+            CREATE FOREIGN DATA WRAPPER far;
+            CREATE SERVER there FOREIGN DATA WRAPPER far;
+            CREATE FOREIGN TABLE tickets (id integer) SERVER there;
+            ALTER FOREIGN TABLE tickets OWNER TO app_owner;
+            """,
+            "foreign table",
+        ),
+    ],
+    ids=["partitioned table", "view", "materialized view", "foreign table"],
+)
+def test_what_is_no_table_stops_the_revision(
+    made: str, kind: str, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = MetaData()
+    Table(
+        "tickets",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("title", Text, index=True),
+        RowSecurity(),
+    )
+    empty.execute(made, user=empty.superuser if "FOREIGN" in made else OWNER)
+
+    revision = prove(empty, metadata=metadata, version_table_schema=None, include_object=None).generate()
+
+    assert revision.changes == (f"relation kind on tickets: value is '{kind}', declared 'table'",)
+    assert statements(revision.upgrade) == (
+        f'raise NotImplementedError("decide about tickets, a {kind} in the database '
+        'and a table in the models: nothing turns one into the other.")'
+    )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import groupby
 from logging import getLogger
@@ -13,9 +14,10 @@ from alembic.autogenerate.render import render_op
 from alembic.operations import ops
 from alembic.operations.ops import MigrateOperation, OpContainer, UpgradeOps
 from alembic.util import CommandError, PriorityDispatchResult
-from sqlalchemy import CheckConstraint, ClauseElement, Column, DefaultClause, Enum, Table, TextClause
+from sqlalchemy import ARRAY, CheckConstraint, ClauseElement, Column, DefaultClause, Enum, Table, TextClause
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.types import TypeEngine
 
 from .compare import Difference
 from .declared import ComparisonError, comparison, hold, managed_tables, print_alike
@@ -192,6 +194,9 @@ def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -
         for difference in compared.differences
         if not _is_allowed(difference, allowed) and difference.fact.key[:2] != of_version_table
     ]
+    others = [each.fact.on for each in compared.differences if each.fact.kind == "relation kind"]
+    # The core takes some for tables, and others for missing ones.
+    upgrade_ops.ops[:] = [op for op in upgrade_ops.ops if _relation(op) not in others]
     columns = _pass_over(upgrade_ops, allowed)
     used = {*columns.values(), *(each.title for each in compared.differences if _is_allowed(each, allowed))}
     for title in sorted(allowed - used):
@@ -253,6 +258,10 @@ def _pass_over(container: OpContainer, allowed: set[str]) -> dict[tuple[str, str
     return passed
 
 
+def _relation(op: MigrateOperation) -> str:
+    return quoted(getattr(op, "schema", None), getattr(op, "table_name", None))
+
+
 def _title(op: ops.DropColumnOp | ops.DropTableOp) -> str:
     if isinstance(op, ops.DropTableOp):
         return f"table {op.table_name}"
@@ -264,10 +273,16 @@ def _arrange(upgrade_ops: UpgradeOps, compared: Comparison) -> list[Difference]:
     changes, in_the_way = settled(compared)
     forward, back = plan(changes), plan([change.reverse for change in changes])
     named = [each.fact.name for each in compared.differences if each.fact.kind == "other object"]
+    others = [_of_another_kind(each) for each in compared.differences if each.fact.kind == "relation kind"]
     unchecked = bool(upgrade_ops.ops)
     upgrade_ops.ops[:] = [
         *([ReportOp(compared.differences)] if compared.differences else []),
         *([_refusing(f"not of a kind that can be declared: {', '.join(named)}.")] if named else []),
+        *(
+            [_refusing(f"decide about {'; '.join(others)}: nothing turns one into the other.")]
+            if others
+            else []
+        ),
         *([_refusing(_NOT_OURS.format("; ".join(in_the_way)))] if in_the_way else []),
         *(op for op in upgrade_ops.ops if isinstance(op, NoteOp)),
         *_steps(forward.before, back.after, unchecked),
@@ -294,6 +309,14 @@ _NOT_OURS = (
     "decide about what others made: {}. PostgreSQL does not change under it what it uses: "
     "drop it here, and make it again at the end."
 )
+
+
+def _of_another_kind(difference: Difference) -> str:
+    declared, found = difference.declared, difference.found
+    assert declared is not None
+    assert found is not None
+    is_, declared_ = (fact.attributes["value"] for fact in (found, declared))
+    return f"{found.on}, a {is_} in the database and a {declared_} in the models"
 
 
 def _steps(steps: Sequence[Step], back: Sequence[Step], unchecked: bool) -> list[MigrateOperation]:
@@ -340,10 +363,19 @@ def _mended(item: Any) -> Any:
     default = item.server_default
     if isinstance(default, DefaultClause) and isinstance(default.arg, ClauseElement):
         column.server_default = DefaultClause(_Verbatim(_sql(default.arg)))
-    if isinstance(item.type, Enum) and item.type.native_enum:
-        type_ = item.type
-        column.type = postgresql.ENUM(*type_.enums, name=type_.name, schema=type_.schema, create_type=False)
+    column.type = _never_created(item.type)
     return column
+
+
+def _never_created(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Give a type that the core does not create again where it is an enum type, or an array of one."""
+    if isinstance(type_, Enum) and type_.native_enum:
+        return postgresql.ENUM(*type_.enums, name=type_.name, schema=type_.schema, create_type=False)
+    if isinstance(type_, ARRAY):
+        array = copy(type_)
+        array.item_type = _never_created(type_.item_type)
+        return array
+    return type_
 
 
 class _Verbatim(TextClause):

@@ -15,6 +15,7 @@ class Difference:
     """A fact that is declared and not so, or so and not declared, or not as declared.
 
     :param with_table: whether its table is missing as a whole, and created with most that belongs to it.
+    :param reads_others: whether, on a missing table, it reads others that are missing too.
     :param replaced: whether it is dropped and made again, though it may not differ, since what it uses is.
     :param needs_columns: whether it is a function that uses columns which change or go.
     """
@@ -22,6 +23,7 @@ class Difference:
     declared: Fact | None
     found: Fact | None
     with_table: bool = False
+    reads_others: bool = False
     replaced: bool = False
     needs_columns: bool = False
 
@@ -35,8 +37,9 @@ class Difference:
     @property
     def drop(self) -> Sequence[str]:
         """What takes away what is in the place of the declared."""
-        # With its table goes all that is on it.
-        return () if self.found is None or self.with_table or self.is_altered else self.found.drop
+        # With its table goes all that is on it, unless another one has to go before.
+        goes_with_table = self.with_table and not self.reads_others
+        return () if self.found is None or goes_with_table or self.is_altered else self.found.drop
 
     @property
     def make(self) -> Sequence[str]:

@@ -4,13 +4,13 @@ Nothing stronger than ACCESS SHARE is taken on a real table, and nothing stays. 
 sides, under one search_path.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlalchemy import (
-    ARRAY,
     Column,
     Connection,
     Enum,
@@ -31,8 +31,9 @@ from .dependencies import Key
 from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
-from .item import DeclarationError, MetaDataItem, items_of, quoted, rewritten, roles
+from .item import DeclarationError, MetaDataItem, create_items, items_of, quoted, rewritten, roles
 from .order import Comparison, needs_dependencies
+from .relations_and_types import RelationsAndTypes, declared_sequences, enums_of, printed, sequences_of
 from .substitutes import Substitutes
 from .substitutes import read as read_functions
 
@@ -41,6 +42,8 @@ _Item = TypeVar("_Item", bound=MetaDataItem)
 _TEMPORARY = "pg_temp"
 _PATIENCE = "5s"
 _LOCK_NOT_AVAILABLE = "55P03"
+_WRONG_KIND = "42809"
+_MISSING_TABLE = "42P01"
 _NOT_PERMITTED = "42501"
 # A table that is missing is created with these.
 _WITH_TABLE = (
@@ -54,6 +57,7 @@ _WITH_TABLE = (
     "replica identity",
     "clustering",
     "persistence",
+    "relation kind",
     "sequence",
     "identity sequence",
     "sequence persistence",
@@ -110,7 +114,7 @@ def comparison(
     ]
     tables = [table for table in managed_tables(collections) if include(table)]
     _refuse_unless_clones_can_be_made(connection)
-    with _explained(), connection.begin_nested() as savepoint:
+    with _explained(tables), connection.begin_nested() as savepoint:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
         # To compile the queries of the catalogs takes ten times as long as to run them.
         connection.exec_driver_sql("SET LOCAL jit = off")
@@ -121,10 +125,13 @@ def comparison(
             "FROM unnest(current_schemas(false)) AS name WHERE name NOT LIKE 'pg_temp%'), true)",
             execution_options={"no_parameters": True},
         )
-        found = _found(connection, collections, tables, known)
+        # The core reports what it will drop.
+        found = _found(connection, collections, tables, [*known, *map(_name, dropped)])
         with connection.begin_nested() as made:
             declared, rewriting = _declared(connection, collections, tables, known, found)
             made.rollback()
+        standalone = {printed(each.name, each.schema, _visible(connection)) for each in sequences_of(tables)}
+        declared, found = (_without_sequences(standalone, each) for each in (declared, found))
         _expect_one_owner(connection, declared, found)
         differing = list(_reported(declared, found))
         uses = []
@@ -137,7 +144,7 @@ def comparison(
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(tables: Sequence[Table]) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, DeclarationError) as error:
@@ -148,7 +155,13 @@ def _explained() -> Iterator[None]:
                 "nothing was changed: run it again."
             ) from error
         if isinstance(error, DeclarationError):
-            raise
+            missing = next((table for table in tables if f'"{table.fullname}"' in str(error)), None)
+            if missing is None or _sqlstate(cause) != _MISSING_TABLE:
+                raise
+            raise DeclarationError(
+                f"{error}\n{missing.fullname} is declared, and not there yet: leave out what reads it in the "
+                "revision that creates it, upgrade, and declare that then."
+            ) from cause
         raise ComparisonError(f"the database refused to be read: {error.orig}") from error
 
 
@@ -179,7 +192,8 @@ def hold(connection: Connection, tables: Iterable[Table]) -> None:
                     f"somebody has held {name} under ACCESS EXCLUSIVE for {_PATIENCE}; "
                     "run it again once that is done."
                 ) from error
-            if _sqlstate(error) != _NOT_PERMITTED:
+            # Of a foreign table nothing else can be said than that it is one.
+            if _sqlstate(error) not in (_NOT_PERMITTED, _WRONG_KIND):
                 raise
 
 
@@ -225,6 +239,12 @@ def _oid(connection: Connection, relation: str) -> int | None:
     return oid
 
 
+def _type_oid(connection: Connection, enum: Enum) -> int | None:
+    name = quoted(enum.schema, enum.name)
+    oid: int | None = connection.scalar(text("SELECT to_regtype(:name)::oid"), {"name": name})
+    return oid
+
+
 def _found(
     connection: Connection, collections: Sequence[MetaData], tables: Sequence[Table], known: Sequence[str]
 ) -> Facts:
@@ -232,20 +252,24 @@ def _found(
     schemas = _schemas(collections)
     there = _targets(connection, tables)
     found |= facts.of_relations(connection, there, schemas, {})
-    found |= facts.of_enums(connection, _enums(tables))
+    found |= facts.of_enums(connection, enums_of(tables))
+    sequences = [(each.schema, each.name, quoted(each.schema, each.name)) for each in sequences_of(tables)]
+    found |= facts.of_sequences(connection, sequences)
     granted = [
         Target(oid, name)
         for grant in _items(collections, GrantOn)
         if (oid := _oid(connection, name := quoted(grant.schema, grant.table))) is not None
     ]
     found |= facts.of_privileges(connection, granted)
+    known = [*known, *(name for *_, name in sequences)]
     oids = [oid for name in known if (oid := _oid(connection, name)) is not None]
+    types = [oid for enum in enums_of(tables) if (oid := _type_oid(connection, enum)) is not None]
     oids += [target.oid for target in (*there, *granted)]
     functions = _items(collections, Function)
     for schema in dict.fromkeys([*schemas, *(function.schema for function in functions)]):
         oid = connection.scalar(text("SELECT to_regnamespace(:name)::oid"), {"name": quoted(schema)})
         if oid is not None and schema in schemas:
-            found |= facts.of_schema(connection, schema, oids)
+            found |= facts.of_schema(connection, schema, oids, types)
             found |= facts.of_functions(connection, oid, schema)
         elif oid is not None:
             ours = [each.name for each in functions if each.schema == schema and not each.if_missing]
@@ -291,7 +315,8 @@ def _declared(
         ),
     )
     declared |= functions
-    declared |= facts.of_declared_enums(_enums(tables))
+    declared |= facts.of_declared_enums(enums_of(tables))
+    declared |= declared_sequences(connection, sequences_of(tables))
     rewriting: set[Key] = set()
     for together in _of_different_names(tables):
         with connection.begin_nested() as made:
@@ -303,14 +328,24 @@ def _declared(
 
 
 def _of_different_names(tables: Iterable[Table]) -> list[list[Table]]:
-    """Part tables so that those of one part can stand in one schema."""
-    parts: list[dict[str, Table]] = []
+    """Part tables so that those of one part, with their types, can stand in one schema."""
+    parts: list[tuple[dict[str, Table], dict[str | None, str | None]]] = []
     for table in tables:
-        part = next((part for part in parts if table.name not in part), None)
+        types: dict[str | None, str | None] = {enum.name: enum.schema for enum in enums_of([table])}
+        part = next(
+            (
+                part
+                for part in parts
+                if table.name not in part[0]
+                and all(part[1].get(name, schema) == schema for name, schema in types.items())
+            ),
+            None,
+        )
         if part is None:
-            parts.append(part := {})
-        part[table.name] = table
-    return [list(part.values()) for part in parts]
+            parts.append(part := ({}, {}))
+        part[0][table.name] = table
+        part[1].update(types)
+    return [list(part.values()) for part, _ in parts]
 
 
 def _of_tables(
@@ -320,7 +355,8 @@ def _of_tables(
     declared: Facts = {}
     others = _referenced(tables)
     visible = _visible(connection)
-    enums = _enums(tables)
+    enums = enums_of((*tables, *others.values()))
+    used = RelationsAndTypes(connection, (*tables, *others.values()), visible)
     clones = connection.execution_options(
         schema_translate_map=dict.fromkeys(
             # None always, since statements are kept as compiled with it or without.
@@ -328,6 +364,7 @@ def _of_tables(
                 None,
                 *(table.schema for table in (*tables, *others.values())),
                 *(enum.schema for enum in enums),
+                *(sequence.schema for sequence in sequences_of(tables)),
             ],
             _TEMPORARY,
         )
@@ -335,11 +372,16 @@ def _of_tables(
     # One for all tables, since it remembers the types that it has made.
     generator = SchemaGenerator(clones.dialect, clones, checkfirst=False)  # type: ignore[no-untyped-call]
     try:
-        with substitutes.called(connection):
+        with substitutes.called(connection), used.used(connection):
             for table in (*others.values(), *tables):
                 with _named(table):
-                    # Its foreign keys come once all that they go to is there.
-                    generator.traverse_single(table, include_foreign_key_constraints=())
+                    # Its foreign keys and items come once all that they name is there.
+                    generator.traverse_single(
+                        table, include_foreign_key_constraints=(), _is_metadata_operation=True
+                    )
+            used.let_be_read(connection, tables)
+            for table in tables:
+                create_items(table, clones)
             for table in tables:
                 for key in sorted(table.foreign_key_constraints, key=lambda key: tuple(key.column_keys)):
                     with _named(table):
@@ -350,7 +392,8 @@ def _of_tables(
             clone.name: _printed_schema(table, visible) + quoted(table.name)
             for table, clone in clone_of.items()
         }
-        declared |= substitutes.facts(facts.of_relations(connection, targets, schemas, names))
+        read = facts.of_relations(connection, targets, schemas, names)
+        declared |= used.facts(substitutes.facts(read))
         for table in tables:
             logged = (f"ALTER TABLE {_name(table)} SET LOGGED",)
             persistence = Fact("persistence", _name(table), "", {"value": "logged"}, logged)
@@ -435,14 +478,6 @@ _MISSING_ROLES = text("""
 """)
 
 
-def _enums(tables: Iterable[Table]) -> list[Enum]:
-    """Give the enum types that columns have, each once."""
-    types = (column.type for table in tables for column in table.columns)
-    items = (type_.item_type if isinstance(type_, ARRAY) else type_ for type_ in types)
-    named = (type_ for type_ in items if isinstance(type_, Enum) and type_.native_enum and type_.name)
-    return list({(enum.schema, enum.name): enum for enum in named}.values())
-
-
 def _referenced(tables: Sequence[Table]) -> dict[Table, Table]:
     """Give what stands for the tables of others that foreign keys go to, so that clones can have those keys.
 
@@ -491,6 +526,11 @@ def _on_dropped(connection: Connection, tables: Sequence[Table]) -> Facts:
     }
 
 
+def _without_sequences(names: Collection[str], facts_: Facts) -> Facts:
+    """Leave out, where tables use or own them, sequences that are compared by themselves."""
+    return {key: fact for key, fact in facts_.items() if key[0] != "sequence" or key[2] not in names}
+
+
 def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> None:
     """Declare who owns what is there: the migrating role, or, if it owns nothing, who owns the most."""
     there = {
@@ -521,21 +561,30 @@ def _owned_is_declared(key: tuple[str, str, str], declared: Facts) -> bool:
 
 
 def _reported(declared: Facts, found: Facts) -> Iterator[Difference]:
-    """Leave out what is created or dropped with something else: by Alembic's core, or a function's grants."""
+    """Leave out what the core creates or drops, what comes with a function, and what is on no table."""
     missing = {on for kind, on, _ in declared if kind == "persistence" and (kind, on, "") not in found}
     whole = {
         difference.fact.name
         for difference in differences(declared, found)
         if difference.fact.kind == "function" and not difference.is_altered
     }
+    others = {
+        difference.fact.on
+        for difference in differences(declared, found)
+        if difference.fact.kind == "relation kind" and difference.found
+    }
     for difference in differences(declared, found):
         fact = difference.fact
+        if fact.on in others and fact.kind != "relation kind":
+            # Nothing can be done about it as long as that is no table.
+            continue
         if fact.on in missing:
             if fact.kind in _WITH_TABLE or (
                 fact.kind == "row security" and not any(fact.attributes.values())
             ):
                 continue
-            yield Difference(difference.declared, difference.found, with_table=True)
+            others_read = any(_is_read(fact, table) for table in missing - {fact.on})
+            yield Difference(difference.declared, difference.found, with_table=True, reads_others=others_read)
         elif (
             fact.column is not None
             and not all(("type", fact.on, fact.column) in facts_ for facts_ in (declared, found))
@@ -545,6 +594,12 @@ def _reported(declared: Facts, found: Facts) -> Iterator[Difference]:
             continue
         else:
             yield difference
+
+
+def _is_read(fact: Fact, table: str) -> bool:
+    """Tell whether a policy names a table."""
+    words = f"{fact.attributes['using']} {fact.attributes['check']}" if fact.kind == "policy" else ""
+    return re.search(rf'(?<![\w$".]){re.escape(table)}(?![\w$"])', words) is not None
 
 
 def _visible(connection: Connection) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from .facts import Fact, Target
+from .relation import STATISTICS_NAME
 
 Key = tuple[str, str, str]
 
@@ -86,8 +87,9 @@ LEFT JOIN LATERAL (
     SELECT 'index', relation, relname::text FROM target JOIN pg_index ON indrelid = target.oid
     JOIN pg_class AS o ON o.oid = indexrelid WHERE d.classid = 'pg_class'::regclass AND d.objid = o.oid
     UNION ALL
-    SELECT 'statistics', relation, stxname::text FROM target JOIN pg_statistic_ext AS o ON stxrelid = target.oid
-    WHERE d.classid = 'pg_statistic_ext'::regclass AND d.objid = o.oid
+    SELECT 'statistics', relation, {STATISTICS_NAME} FROM target JOIN pg_statistic_ext AS s ON stxrelid = target.oid
+    JOIN pg_namespace AS n ON n.oid = s.stxnamespace
+    WHERE d.classid = 'pg_statistic_ext'::regclass AND d.objid = s.oid
     UNION ALL
     SELECT 'rule', relation, rulename::text FROM target JOIN pg_rewrite AS o ON ev_class = target.oid
     WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = o.oid

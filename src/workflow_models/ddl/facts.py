@@ -7,14 +7,14 @@ comparing, writing and undoing need no code for each kind. The kinds that SQLAlc
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Enum, TextClause, text
 
 from .item import literal, quoted
-from .relation import GRANTS, RELATIONS
+from .relation import GRANTS, RELATIONS, SEQUENCE
 from .schema import FUNCTIONS, SCHEMA, SETTINGS
 
 # What no statement alters; for the other kinds that can be altered, everything can.
@@ -56,7 +56,7 @@ class Fact:
             return self.name
         if self.kind == "column option":
             return self.name.partition(" of ")[2]
-        return str(self.attributes["column"]) if "sequence" in self.kind else None
+        return self.attributes.get("column") if "sequence" in self.kind else None
 
     def can_alter(self, other: "Fact") -> bool:
         """Tell whether it can be put in the place of another one of its key without dropping that."""
@@ -77,6 +77,28 @@ COLUMN_KINDS = (
     "identity",
     "generated column",
 )
+
+
+def reworded(read: Facts, change: Callable[[str], str]) -> Facts:
+    """Give facts in which all names are changed."""
+    changed = (
+        replace(
+            fact,
+            name=change(fact.name),
+            attributes={key: _each_text(value, change) for key, value in fact.attributes.items()},
+            create=tuple(map(change, fact.create)),
+            alter=tuple(map(change, fact.alter)),
+            drop=tuple(map(change, fact.drop)),
+        )
+        for fact in read.values()
+    )
+    return {fact.key: fact for fact in changed}
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, list):
+        return [_each_text(each, change) for each in value]
+    return change(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -148,12 +170,16 @@ def of_functions(connection: Connection, oid: int, schema: str, names: Sequence[
     return _facts(schema, connection.execute(FUNCTIONS, read))
 
 
-def of_schema(connection: Connection, schema: str, known: Sequence[int]) -> Facts:
+def of_schema(
+    connection: Connection, schema: str, known: Sequence[int], known_types: Sequence[int] = ()
+) -> Facts:
     """Read the facts of a schema itself, and of what is in it besides functions.
 
-    :param known: tables in it that are accounted for elsewhere.
+    :param known: tables and sequences in it that are accounted for elsewhere.
+    :param known_types: types that are.
     """
-    return _facts(schema, connection.execute(SCHEMA, {"schema": schema, "known": list(known)}))
+    parameters = {"schema": schema, "known": list(known), "known_types": list(known_types)}
+    return _facts(schema, connection.execute(SCHEMA, parameters))
 
 
 def of_settings(connection: Connection, bodies: Iterable[str]) -> Facts:
@@ -163,6 +189,23 @@ def of_settings(connection: Connection, bodies: Iterable[str]) -> Facts:
     """
     rows = connection.execute(SETTINGS, {"bodies": "\n".join(bodies)})
     return {fact.key: fact for *row, on in rows for fact in _each(on, [row])}
+
+
+def of_sequences(connection: Connection, sequences: Iterable[tuple[str | None, str, str]]) -> Facts:
+    """Read sequences that no table owns.
+
+    :param sequences: the schema and the name of each, and the name of what is read in its place.
+    """
+    read = (
+        (schema, name, row)
+        for schema, name, relation in sequences
+        for row in connection.execute(SEQUENCE, {"relation": relation, "name": quoted(schema, name)})
+    )
+    return {
+        fact.key: fact
+        for schema, name, row in read
+        for fact in _each(schema or name, [("standalone sequence", name, *row)])
+    }
 
 
 _ENUM_VALUES = text(

@@ -1,6 +1,6 @@
 """What all items have in common: where they belong, and that ``create_all()`` creates them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
@@ -65,13 +65,10 @@ class TableItem(SchemaItem):
     def _set_parent(self, parent: Any, **kw: Any) -> None:
         assert isinstance(parent, Table)
         if not any(items_of(parent, TableItem)):
-            event.listen(parent, "after_create", _only_what_is_granted)
+            event.listen(parent, "after_create", _created)
+            if not event.contains(parent.metadata, "after_create", _all_created):
+                event.listen(parent.metadata, "after_create", _all_created)
         _append(parent, self)
-        event.listen(parent, "after_create", self._create)
-
-    def _create(self, target: Table, connection: Connection, **kw: Any) -> None:
-        schema = schema_in(connection, target.schema)
-        execute(connection, self.statements(target, schema), f"{described(self)} on {target.fullname}")
 
 
 class MetaDataItem:
@@ -178,9 +175,29 @@ def only_what_is_granted(table: str) -> str:
 END $revoke$"""
 
 
-def _only_what_is_granted(target: Table, connection: Connection, **kw: Any) -> None:
+def create_items(table: Table, connection: Connection) -> None:
+    """Create what stands on a table that is there.
+
+    :raises DeclarationError: when PostgreSQL refuses an item.
+    """
+    schema = schema_in(connection, table.schema)
+    for item in items_of(table, TableItem):
+        execute(connection, item.statements(table, schema), f"{described(item)} on {table.fullname}")
+
+
+def _created(
+    target: Table, connection: Connection, *, _is_metadata_operation: bool = False, **kw: Any
+) -> None:
     schema = schema_in(connection, target.schema)
     execute(connection, [only_what_is_granted(quoted(schema, target.name))], target.fullname)
+    # Otherwise once all tables are there, since a policy may read one that comes later.
+    if not _is_metadata_operation:
+        create_items(target, connection)
+
+
+def _all_created(target: MetaData, connection: Connection, *, tables: Iterable[Table], **kw: Any) -> None:
+    for table in tables:
+        create_items(table, connection)
 
 
 def _append(owner: Table | MetaData, item: Any) -> None:

@@ -4,6 +4,7 @@ Nothing here knows of Alembic. Each direction of a revision is ordered by itself
 point that way.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,8 +18,10 @@ from .item import literal, quoted
 ORDER = (
     "schema",
     "enum type",
+    "standalone sequence",
     "function",
     "owner",
+    "relation kind",
     "persistence",
     "of type",
     "inheritance",
@@ -56,7 +59,7 @@ ORDER = (
     "other object",
 )
 # After columns and tables that used them are gone, and before others are made that may use them.
-_BETWEEN_COLUMNS = ("schema", "enum type", "function", "type")
+_BETWEEN_COLUMNS = ("schema", "enum type", "standalone sequence", "function", "type")
 
 Step = tuple[Difference, str]
 
@@ -168,7 +171,7 @@ def settled(comparison: Comparison) -> tuple[list[Difference], list[str]]:
             changes[key] = replace(known, replaced=True, needs_columns=needs_columns)
             open_ += [known.found]
     lost = [*_lost(changes, comparison), *_lost_with_indexes(changes, comparison)]
-    return [*changes.values(), *lost], list(in_the_way)
+    return [*changes.values(), *lost, *_lifted(changes, comparison)], list(in_the_way)
 
 
 def _may_not_stay(index: Difference, changes: Iterable[Difference]) -> bool:
@@ -221,6 +224,21 @@ def _lost_with_indexes(changes: dict[Key, Difference], comparison: Comparison) -
                 yield Difference(found if again else None, found, replaced=True)
 
 
+def _lifted(changes: dict[Key, Difference], comparison: Comparison) -> Iterator[Difference]:
+    """Give the row security that stays forced on tables whose foreign keys are validated: not meanwhile."""
+    keys = [change.fact for change in changes.values() if change.fact.kind == "foreign key"]
+    tables = [
+        table for key in keys for table in (key.on, _REFERENCED.findall(key.attributes["definition"])[0])
+    ]
+    for table in dict.fromkeys(tables):
+        key = "row security", table, ""
+        declared, found = comparison.declared.get(key), comparison.found.get(key)
+        if declared and found and declared.attributes["forced"] and found.attributes["forced"]:
+            drop = (f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY",)
+            yield Difference(replace(declared, drop=drop), replace(found, drop=drop), replaced=True)
+
+
+_REFERENCED = re.compile(r' REFERENCES ((?:[\w$.]|"(?:[^"]|"")*")+)\(')
 _INDEXED = ("index", "primary key", "unique constraint", "exclusion constraint")
 
 
@@ -240,6 +258,13 @@ def plan(changes: Sequence[Difference]) -> Plan:
     ]
     rest = [change for change in ordered if change not in between]
     keys = any(change.fact.kind in ("index", "primary key", "unique constraint") for change in rest)
+    # Foreign keys are validated as the owner, who under FORCE would not see the rows.
+    validates = any(change.fact.kind == "foreign key" and change.make for change in rest)
+    forcing = [change for change in rest if validates and _forces(change)]
+
+    def inside(change: Difference) -> int:
+        return 1 if change in forcing else _inside(change, keys)
+
     return Plan(
         before=[
             *((each, statement) for each in indexes for statement in each.drop),
@@ -255,11 +280,25 @@ def plan(changes: Sequence[Difference]) -> Plan:
             *((each, statement) for each in between for statement in each.make),
         ],
         after=[
-            *((each, statement) for each in rest for statement in each.make[: _inside(each, keys)]),
+            *((each, statement) for each in rest for statement in each.make[: inside(each)]),
             *((each, statement) for each in late for statement in each.drop),
-            *((each, statement) for each in rest for statement in each.make[_inside(each, keys) :]),
+            *(
+                (each, statement)
+                for each in rest
+                if each not in forcing
+                for statement in each.make[inside(each) :]
+            ),
+            *((each, statement) for each in forcing for statement in each.make[inside(each) :]),
         ],
     )
+
+
+def _forces(change: Difference) -> bool:
+    """Tell whether row security comes to hold for the owner too, by the second of its statements."""
+    declared, found = change.declared, change.found
+    if change.fact.kind != "row security" or declared is None or not declared.attributes["forced"]:
+        return False
+    return found is None or not found.attributes["forced"] or change.replaced
 
 
 def _inside(change: Difference, keys: bool) -> int:
@@ -290,7 +329,7 @@ def _is_dropped_late(change: Difference, changes: Sequence[Difference]) -> bool:
         return not any(
             each.found is None and each.fact.key == ("identity", fact.on, fact.column) for each in changes
         )
-    return fact.kind in ("schema", "enum type")
+    return fact.kind in ("schema", "enum type", "standalone sequence")
 
 
 _RENAMED_BY = {

@@ -237,6 +237,11 @@ FROM (
 """
 
 _TABLE = f"""
+SELECT 'relation kind', '', jsonb_build_object('value', CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table partitioned by '
+        || pg_get_partkeydef(oid) WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
+        ELSE 'sequence or index' END), {NONE}, {NONE}, {NONE}, false
+FROM pg_class WHERE oid = :oid
+UNION ALL
 SELECT 'table comment', '', jsonb_build_object('value', obj_description(:oid, 'pg_class')),
     ARRAY['COMMENT ON TABLE ' || :relation || ' IS ' || coalesce(quote_literal(obj_description(:oid, 'pg_class')), 'NULL')],
     {NONE}, {NONE}, false
@@ -289,19 +294,24 @@ FROM (SELECT inhrelid AS child, inhparent AS parent FROM pg_inherits WHERE :oid 
 JOIN pg_class AS c ON c.oid = i.child
 """
 
+# Statistics may stand in another schema than their table, and are called by it then.
+STATISTICS_NAME = """CASE WHEN s.stxnamespace = (SELECT relnamespace FROM pg_class WHERE oid = s.stxrelid) THEN s.stxname::text
+    ELSE quote_ident(n.nspname) || '.' || quote_ident(s.stxname) END"""
+_STATISTICS_QUALIFIED = """CASE WHEN s.stxnamespace = (SELECT relnamespace FROM pg_class WHERE oid = s.stxrelid) THEN :schema
+    ELSE quote_ident(n.nspname) || '.' END || quote_ident(s.stxname)"""
 _STATISTICS = rf"""
-SELECT 'statistics', stxname::text, jsonb_build_object('columns', columns, 'expressions', expressions, 'kinds', kinds, 'target', target),
+SELECT 'statistics', called, jsonb_build_object('columns', columns, 'expressions', expressions, 'kinds', kinds, 'target', target),
     ARRAY[definition] || CASE target WHEN -1 THEN {NONE}
-        ELSE ARRAY['ALTER STATISTICS ' || :schema || quote_ident(stxname) || ' SET STATISTICS ' || target] END
-        || {comment("'STATISTICS ' || :schema || quote_ident(stxname)", "oid", "pg_statistic_ext")},
-    {NONE}, ARRAY['DROP STATISTICS ' || :schema || quote_ident(stxname)], false
+        ELSE ARRAY['ALTER STATISTICS ' || name || ' SET STATISTICS ' || target] END
+        || {comment("'STATISTICS ' || name", "oid", "pg_statistic_ext")},
+    {NONE}, ARRAY['DROP STATISTICS ' || name], false
 FROM (
-    SELECT s.oid, s.stxname, coalesce(s.stxstattarget, -1) AS target,
+    SELECT s.oid, {STATISTICS_NAME} AS called, {_STATISTICS_QUALIFIED} AS name, coalesce(s.stxstattarget, -1) AS target,
         pg_get_statisticsobjdef_expressions(s.oid) AS expressions, s.stxkind::text[] AS kinds,
         (SELECT array_agg(a.attname ORDER BY a.attname) FROM pg_attribute AS a
             WHERE a.attrelid = :oid AND a.attnum = ANY (s.stxkeys)) AS columns,
-        regexp_replace(replace(pg_get_statisticsobjdef(s.oid), 'CREATE STATISTICS ' || {_SCHEMA_NAME} || '.',
-            'CREATE STATISTICS ' || :schema), ' FROM \S+$', ' FROM ' || :relation)
+        regexp_replace(replace(pg_get_statisticsobjdef(s.oid), 'CREATE STATISTICS ' || {_SCHEMA_NAME} || '.' || quote_ident(s.stxname),
+            'CREATE STATISTICS ' || {_STATISTICS_QUALIFIED}), ' FROM \S+$', ' FROM ' || :relation)
         AS definition
     FROM pg_statistic_ext AS s JOIN pg_namespace AS n ON n.oid = s.stxnamespace WHERE s.stxrelid = :oid
 ) AS own
@@ -424,3 +434,22 @@ RELATIONS = _of_targets(
     _OWNER,
 )
 GRANTS = _of_targets(_GRANTS)
+
+# A sequence by itself, that of :relation, with the statements for that of :name.
+_SEQUENCE = """
+SELECT to_jsonb(own) - 'altering', ARRAY['CREATE SEQUENCE ' || :name, altering], ARRAY[altering], ARRAY['DROP SEQUENCE ' || :name], false
+FROM (
+    SELECT *, 'ALTER SEQUENCE ' || :name || ' AS ' || type || ' INCREMENT ' || increment || ' MINVALUE ' || minimum
+        || ' MAXVALUE ' || maximum || ' START ' || start || ' CACHE ' || cache || CASE WHEN cycle THEN ' CYCLE' ELSE ' NO CYCLE' END
+        || ' OWNED BY ' || coalesce(owner, 'NONE') AS altering
+    FROM (
+        SELECT format_type(seqtypid, NULL) AS type, seqincrement AS increment, seqmin AS minimum, seqmax AS maximum,
+            seqstart AS start, seqcache AS cache, seqcycle AS cycle, (
+                SELECT d.refobjid::regclass || '.' || quote_ident(a.attname) FROM pg_depend AS d
+                JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                WHERE d.classid = 'pg_class'::regclass AND d.objid = seqrelid AND d.deptype = 'a') AS owner
+        FROM pg_sequence WHERE seqrelid = to_regclass(:relation)
+    ) AS read
+) AS own
+"""
+SEQUENCE = text(re.sub(r"(?<!:):(name|relation)\b", r"CAST(:\1 AS text)", _SEQUENCE))

@@ -16,6 +16,7 @@ _USUAL = {
     "replica identity": "DEFAULT",
     "clustering": None,
     "persistence": "logged",
+    "relation kind": "table",
 }
 
 
@@ -31,7 +32,8 @@ def restoring_table(relation: str, found: Facts) -> Sequence[str]:
     # Last, since they use others.
     columns.sort(key=lambda column: ("generated column", relation, column) in found)
     others = [fact for fact in of_table if not _comes_with_its_column(fact) and not _is_usual(fact)]
-    others.sort(key=lambda fact: ORDER.index(fact.kind))
+    # Row security last: under FORCE no foreign key can be validated.
+    others.sort(key=lambda fact: (fact.kind == "row security", ORDER.index(fact.kind)))
     return [
         f"CREATE TABLE {relation} ()",
         *(statement for column in columns for statement in restoring(relation, column, found)),

@@ -122,6 +122,7 @@ WHERE refclassid = 'pg_namespace'::regclass AND refobjid = (SELECT oid FROM pg_n
     AND deptype = 'n'
     AND NOT (classid = 'pg_proc'::regclass AND objid IN (SELECT oid FROM pg_proc WHERE prokind IN ('f', 'p', 'w')))
     AND NOT (classid = 'pg_class'::regclass AND objid = ANY (CAST(:known AS oid[])))
+    AND NOT (classid = 'pg_type'::regclass AND objid = ANY (CAST(:known_types AS oid[])))
     AND NOT (classid = 'pg_statistic_ext'::regclass
         AND objid IN (SELECT oid FROM pg_statistic_ext WHERE stxrelid = ANY (CAST(:known AS oid[]))))
     AND NOT (classid = 'pg_class'::regclass AND EXISTS (

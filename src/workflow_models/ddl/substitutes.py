@@ -6,16 +6,14 @@ whoever creates the same function, would wait for that.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
-from typing import Any
 
 from sqlalchemy import Connection, text
 
 from . import facts
-from .facts import Facts
+from .facts import Facts, reworded
 from .function import Function
 from .item import DeclarationError, execute, quoted, rewritten
 
@@ -73,9 +71,9 @@ class Substitutes:
     def calling(self, sql: str) -> str:
         """Give SQL that calls them instead of what it names."""
         for (schema, name), substitute in self._substitutes.items():
-            qualified = rf"{_identifier(schema)}\s*\.\s*"
+            qualified = rf"{identifier(schema)}\s*\.\s*"
             optional = "?" if schema in self._visible else ""
-            call = rf'(?<![\w$".])(?:{qualified}){optional}{_identifier(name)}(?=\s*\()'
+            call = rf'(?<![\w$".])(?:{qualified}){optional}{identifier(name)}(?=\s*\()'
             sql = re.sub(call, f"pg_temp.{substitute}", sql)
         return sql
 
@@ -91,18 +89,7 @@ class Substitutes:
 
     def facts(self, read: Facts) -> Facts:
         """Give facts with the names that are declared."""
-        real = (
-            replace(
-                fact,
-                name=self.printed(fact.name),
-                attributes={key: _each_text(value, self.printed) for key, value in fact.attributes.items()},
-                create=tuple(map(self.printed, fact.create)),
-                alter=tuple(map(self.printed, fact.alter)),
-                drop=tuple(map(self.printed, fact.drop)),
-            )
-            for fact in read.values()
-        )
-        return {fact.key: fact for fact in real}
+        return reworded(read, self.printed)
 
     @contextmanager
     def called(self, connection: Connection) -> Iterator[None]:
@@ -241,13 +228,7 @@ def _refuse_wrong_bodies(
         made.rollback()
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
     """Give a pattern for a name as SQL may write it."""
     in_quotes = re.escape('"' + name.replace('"', '""') + '"')
     return rf"(?:{in_quotes}|(?i:{re.escape(name)}))" if quoted(name) == name else in_quotes
-
-
-def _each_text(value: Any, change: Callable[[str], str]) -> Any:
-    if isinstance(value, list):
-        return [_each_text(each, change) for each in value]
-    return change(value) if isinstance(value, str) else value

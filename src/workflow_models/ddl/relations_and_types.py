@@ -1,0 +1,148 @@
+"""What clones use besides each other: enum types, sequences, and tables that policies read.
+
+The real ones, since functions and expressions name them; where one is missing, or has other values, one of
+pg_temp under a name of its own stands for it, and is printed as what it stands for.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from sqlalchemy import ARRAY, Connection, Enum, Table, text
+from sqlalchemy import Sequence as DeclaredSequence
+from sqlalchemy.schema import CreateSequence
+from sqlalchemy.sql.functions import next_value
+
+from . import facts
+from .compare import differences
+from .facts import Facts, reworded
+from .item import literal, quoted, rewritten
+from .substitutes import identifier
+
+_PREFIX = "declared_object_"
+# With the schema of what it belongs to, or with its own.
+_PRINTED = re.compile(rf'(?:(?:[\w$]+|"(?:[^"]|"")+")\.)?\b({_PREFIX}\d+)\b(?P<column>\.)?')
+# A table may be called as a type of another schema.
+_NO_TABLE = "".join(f"(?<!{word} )" for word in ("TABLE", "ON", "COLUMN", "REFERENCES"))
+
+
+def enums_of(tables: Iterable[Table]) -> list[Enum]:
+    """Give the enum types that columns have, each once."""
+    types = (column.type for table in tables for column in table.columns)
+    items = (type_.item_type if isinstance(type_, ARRAY) else type_ for type_ in types)
+    named = (type_ for type_ in items if isinstance(type_, Enum) and type_.native_enum and type_.name)
+    return list({(enum.schema, enum.name): enum for enum in named}.values())
+
+
+def sequences_of(tables: Iterable[Table]) -> list[DeclaredSequence]:
+    """Give the sequences that server defaults take values of, and no table owns, each once."""
+    defaults = (column.server_default for table in tables for column in table.columns)
+    calls = (getattr(default, "arg", None) for default in defaults)
+    sequences = (call.sequence for call in calls if isinstance(call, next_value))
+    return list({(sequence.schema, sequence.name): sequence for sequence in sequences}.values())
+
+
+def printed(name: str, schema: str | None, visible: Sequence[str]) -> str:
+    """Give a name as PostgreSQL prints it."""
+    return quoted(None if schema in visible else schema, name)
+
+
+def declared_sequences(connection: Connection, sequences: Iterable[DeclaredSequence]) -> Facts:
+    """Make sequences in pg_temp, and read them as if they were the real ones."""
+    read: Facts = {}
+    made = quoted("pg_temp", f"{_PREFIX}made")
+    for sequence in sequences:
+        with connection.begin_nested() as savepoint:
+            _create_sequence(connection, sequence, made)
+            read |= facts.of_sequences(connection, [(sequence.schema, sequence.name, made)])
+            savepoint.rollback()
+    return read
+
+
+def _create_sequence(connection: Connection, sequence: DeclaredSequence, name: str) -> None:
+    """Create a sequence as it is declared, under another name."""
+    statement = str(CreateSequence(sequence).compile(dialect=connection.dialect))
+    own = f"CREATE SEQUENCE {quoted(sequence.schema, sequence.name)}"
+    options = statement.removeprefix(own)
+    connection.exec_driver_sql(f"CREATE SEQUENCE {name}{options}")
+
+
+class RelationsAndTypes:
+    """What statements that make clones use in the place of what they name.
+
+    :param visible: the schemas without which PostgreSQL prints names.
+    """
+
+    def __init__(self, connection: Connection, tables: Sequence[Table], visible: Sequence[str]) -> None:
+        self._visible = visible
+        self._rewrites: list[tuple[str, str]] = []
+        self._real: dict[str, tuple[str, str | None]] = {}
+        for enum in enums_of(tables):
+            self._use_enum(connection, enum)
+        for sequence in sequences_of(tables):
+            self._use_sequence(connection, sequence)
+
+    def _use_enum(self, connection: Connection, enum: Enum) -> None:
+        name = str(enum.name)
+        own = re.escape(quoted("pg_temp", name)) + r'(?![\w$"])'
+        # All that are needed are there before a table could create one.
+        self._rewrites.append((rf"\s*CREATE TYPE {own}.*", "SELECT"))
+        if not any(differences(facts.of_declared_enums([enum]), facts.of_enums(connection, [enum]))):
+            self._rewrites.append((_NO_TABLE + own, quoted(enum.schema, name)))
+            return
+        substitute = self._substitute(name, enum.schema)
+        connection.exec_driver_sql(
+            f"CREATE TYPE {substitute} AS ENUM ({', '.join(map(literal, enum.enums))})",
+            execution_options={"no_parameters": True},
+        )
+        schemas = "|".join(map(identifier, [enum.schema] if enum.schema else self._visible))
+        optional = "?" if enum.schema is None or enum.schema in self._visible else ""
+        called = rf"(?:(?:{schemas})\s*\.\s*){optional}{identifier(name)}"
+        self._rewrites += [
+            (_NO_TABLE + own, substitute),
+            (rf'(?<=::)\s*{called}(?![\w$"])', substitute),
+            (rf"(?i:\bAS\s+){called}(?=\s*\))", f"AS {substitute}"),
+        ]
+
+    def _use_sequence(self, connection: Connection, sequence: DeclaredSequence) -> None:
+        name = quoted(sequence.schema, sequence.name)
+        if connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is None:
+            name = self._substitute(sequence.name, sequence.schema)
+            _create_sequence(connection, sequence, name)
+        self._rewrites.append((re.escape(literal(quoted("pg_temp", sequence.name))), literal(name)))
+
+    def _substitute(self, name: str, schema: str | None) -> str:
+        substitute = f"{_PREFIX}{len(self._real)}"
+        self._real[substitute] = name, schema
+        return quoted("pg_temp", substitute)
+
+    def let_be_read(self, connection: Connection, tables: Iterable[Table]) -> None:
+        """Let items on clones read tables that are missing: by the name of a clone alone they could not."""
+        for table in tables:
+            name = quoted(table.schema, table.name)
+            if table.schema is None or connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}):
+                continue
+            substitute = self._substitute(table.name, table.schema)
+            connection.exec_driver_sql(f"CREATE TABLE {substitute} (LIKE {quoted('pg_temp', table.name)})")
+            called = rf"{identifier(table.schema)}\s*\.\s*{identifier(table.name)}"
+            self._rewrites.append((rf'(?<![\w$".]){called}(?![\w$"])(?!\s*\()', substitute))
+
+    @contextmanager
+    def used(self, connection: Connection) -> Iterator[None]:
+        """Let all statements use them."""
+        with rewritten(connection, self._using):
+            yield
+
+    def _using(self, sql: str) -> str:
+        for pattern, instead in self._rewrites:
+            sql = re.sub(pattern, lambda _, instead=instead: instead, sql, flags=re.DOTALL)  # type: ignore[misc]
+        return sql
+
+    def facts(self, read: Facts) -> Facts:
+        """Give facts with the names that are declared."""
+        return reworded(read, lambda words: _PRINTED.sub(self._printed, words))
+
+    def _printed(self, found: re.Match[str]) -> str:
+        name, schema = self._real[found[1]]
+        # In front of a column PostgreSQL names the table alone.
+        return quoted(name) + "." if found["column"] else printed(name, schema, self._visible)
