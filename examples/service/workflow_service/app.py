@@ -30,7 +30,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         engine = create_async_engine(
-            settings.database_url, pool_size=settings.pool_size, max_overflow=0, pool_pre_ping=True
+            settings.database_url,
+            pool_size=settings.pool_size,
+            max_overflow=0,
+            pool_pre_ping=True,
+            # A request that is cancelled twice closes its connection, which PostgreSQL would notice only
+            # when its statement ends.
+            connect_args={"options": "-c client_connection_check_interval=1s"},
         )
         try:
             # Not started on a database that the models do not fit. It may be newer: upgrades come first.
