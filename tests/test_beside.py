@@ -527,10 +527,17 @@ def test_upgrade_behind_a_lock_of_the_services_own_transaction_says_who_holds_it
 # Autogenerate.
 
 
-@pytest.mark.parametrize("metadata", ["models.Base.metadata", "[models.Base.metadata, ours]"])
+@pytest.mark.parametrize(
+    ("metadata", "filters"),
+    [
+        ("models.Base.metadata", "both"),
+        ("models.Base.metadata", "include_name=service_include_name"),
+        ("[models.Base.metadata, ours]", "both"),
+    ],
+)
 @pytest.mark.parametrize("state", ["stand-ins", "organizations of its own"])
 def test_a_services_autogenerate_comes_out_empty(
-    empty: Database, project: Projects, state: str, metadata: str
+    empty: Database, project: Projects, state: str, metadata: str, filters: str
 ) -> None:
     service = project(empty, guest=False)
     if state != "stand-ins":
@@ -545,7 +552,8 @@ def test_a_services_autogenerate_comes_out_empty(
         """
     )
     arguments = "connection=connection, target_metadata=target_metadata"
-    service.edit("alembic/env.py", IMPORT_FILTERS, filtered(arguments))
+    with_filters = filtered(arguments) if filters == "both" else (arguments, f"{arguments}, {filters}")
+    service.edit("alembic/env.py", IMPORT_FILTERS, with_filters)
     service.edit("alembic/env.py", ("= models.Base.metadata", f"= {metadata}"))
 
     assert service.alembic("check").stdout == "No new upgrade operations detected.\n"

@@ -49,7 +49,7 @@ VERSION_TABLE_SCHEMA = "workflow_private"
 BRANCH_LABEL = "workflow_models"
 
 # For the env.py of a service: its own autogenerate neither creates nor drops anything of ours.
-service_include_name, _include_what_is_not_ours = excluding(metadata)
+_include_name_of_others, _include_what_is_not_ours = excluding(metadata)
 
 _one_command_at_a_time = threading.Lock()
 
@@ -252,6 +252,24 @@ def _be_heard() -> None:
     for name, logger in getLogger().manager.loggerDict.items():
         if isinstance(logger, Logger) and f"{name}.".startswith(f"{__package__}."):
             logger.disabled = False
+
+
+def service_include_name(name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
+    """Keep a service's autogenerate off our tables, and off those that stand in for an application's.
+
+    Those are passed over unless the service, in the ``target_metadata`` of the run, has a model of them.
+    """
+    if type_ == "table" and name in _NEIGHBOURS and not _is_modelled(name):
+        return False
+    return _include_name_of_others(name, type_, parent_names)
+
+
+def _is_modelled(table: str) -> bool:
+    """Tell whether the run's target has it; where no ``env.py`` runs, ``include_object`` has to know."""
+    if getattr(context, "_proxy", None) is None:
+        return True
+    target = context.get_context().opts.get("target_metadata") or ()
+    return any(table in each.tables for each in ([target] if isinstance(target, MetaData) else target))
 
 
 def service_include_object(
