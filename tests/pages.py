@@ -80,6 +80,7 @@ ELSEWHERE = [
     ("docs/directives.md", "library0001", "tests/online/test_directives_page.py"),
     ("docs/performance.md", "CREATE ROLE workflow_super_admin", "tests/test_bench.py"),
     ("docs/performance.md", "allow_extra =", "tests/test_bench.py"),
+    ("docs/performance.md", "super_admin_role=", "tests/test_bench.py"),
     ("docs/services.md", "async def tenant_session", "tests/wheel/service.py"),
     ("docs/services.md", "Users can view comments", "tests/test_docs.py"),
     ("examples/service/README.md", "mypy", "tests/wheel/service.py"),

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import NullPool, create_engine, text
 
 from bench.performance import report
 from bench.performance.__main__ import RESULTS, grown
@@ -18,9 +19,11 @@ from bench.performance.plans import slope
 from bench.performance.readers import CALLERS, READERS, is_asked
 from bench.performance.variants import LIMIT, OURS, Variant, build, drop
 from bench.performance.writers import DESIGNS, ROLES, record, run_sql
+from tests.application import ACME_SUPER
 from tests.databases import Database
 from tests.server import Server
 from workflow_models import migrations
+from workflow_models.tenancy import TenantSessionmaker
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_super_admins_may_have_a_role_of_their_own_that_a_check_knows(
     clone: Callable[[str], Database],
 ) -> None:
     database = clone("adopted_upgraded")
-    revision, ini = re.findall(
+    revision, ini, sessions = re.findall(
         r"```(?:py|ini)\n(.*?)```", (report.DOCS / "performance.md").read_text(), re.DOTALL
     )
     allowed = ConfigParser()
@@ -71,7 +74,16 @@ def test_super_admins_may_have_a_role_of_their_own_that_a_check_knows(
         extra = allowed["alembic"]["allow_extra"].split("\n")[1:]
         assert migrations.differences(database.url()) != []
         assert migrations.differences(database.url(), allow_extra=extra) == []
-        assert run("SET ROLE workflow_super_admin; SELECT count(*) FROM workflow_execution_logs") == [(320,)]
+        engine = create_engine(database.url("authenticator"), poolclass=NullPool)
+        asking = {
+            "TenantSessionmaker": TenantSessionmaker,
+            "engine": engine,
+            "super_admin_id": ACME_SUPER.id,
+            "text": text,
+            "statement": "SELECT current_user, count(*) FROM workflow_execution_logs",
+        }
+        exec(sessions.replace("...", "found = session.execute(text(statement)).one()"), asking)
+        assert asking["found"] == ("workflow_super_admin", 320)
     finally:
         run("DROP OWNED BY workflow_super_admin; DROP ROLE workflow_super_admin")
 

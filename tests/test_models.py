@@ -103,7 +103,7 @@ INDEXES = {
         "workflow_execution_logs_pkey": "btree (id)",
         "idx_workflow_execution_logs_workflow_id": "btree (workflow_id, created_at DESC)",
         "idx_workflow_execution_logs_status": "btree (status)",
-        "idx_workflow_execution_logs_created_at": "btree (created_at DESC)",
+        "idx_workflow_execution_logs_created_at": "btree (created_at DESC) INCLUDE (status)",
         "idx_workflow_execution_logs_trigger_id": "btree (trigger_id) WHERE (trigger_id IS NOT NULL)",
         "idx_workflow_execution_logs_organization_id": "btree (organization_id)",
         "idx_workflow_exec_org_time": (

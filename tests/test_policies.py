@@ -468,6 +468,18 @@ IDENTIFIED: dict[str, tuple[Settings, UUID]] = {
         },
         ACME,
     ),
+    # Of another transaction, or none that could be read.
+    "a session's finding beside": (
+        {
+            **subject(ACME_USER),
+            "request.jwt.claim.workflow_caller": f"{ACME_ID}\x1f2026-01-01\x1f{GLOBEX}\x1fsuper_admin",
+        },
+        ACME,
+    ),
+    "a malformed finding beside": (
+        {**subject(ACME_USER), "request.jwt.claim.workflow_caller": "{super_admin"},
+        ACME,
+    ),
     "a worker's setting beside": ({**subject(ACME_USER), **worker(GLOBEX)}, ACME),
     "a malformed worker's setting beside": ({**subject(ACME_USER), **worker("globex")}, ACME),
 }
@@ -499,6 +511,9 @@ NOBODY: dict[str, Settings] = {
     },
     "user_metadata alone": {
         "request.jwt.claims": json.dumps({"user_metadata": {"sub": ACME_ID, "organization_id": str(ACME)}})
+    },
+    "a session's finding alone": {
+        "request.jwt.claim.workflow_caller": f"{ACME_ID}\x1f2026-01-01\x1f{ACME}\x1fsuper_admin"
     },
     "an organization for the user": {"request.jwt.claims": json.dumps({"sub": str(ACME)})},
     "a worker's setting": worker(ACME),

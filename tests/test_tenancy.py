@@ -306,7 +306,7 @@ def test_a_connection_of_ones_own_from_the_sessions_bind_is_the_tenants_too(
     [Session.commit, Session.rollback, Session.close, lambda session: session.connection().commit()],
     ids=["commit", "rollback", "close", "commit on the connection"],
 )
-def test_a_user_who_is_moved_sees_nothing_until_the_next_transaction(
+def test_a_user_who_is_moved_is_so_from_the_next_transaction_on(
     clone: Clone, new_engine: Callable[..., Engine], end: Callable[[Session], object]
 ) -> None:
     database = clone("adopted_upgraded")
@@ -318,10 +318,18 @@ def test_a_user_who_is_moved_sees_nothing_until_the_next_transaction(
             {"globex": GLOBEX, "id": ACME_USER.id},
             user=database.superuser,
         )
-        assert counts(session) == {}
+        assert counts(session) == {ACME: EVERY[ACME]}
         end(session)
 
         assert counts(session) == {GLOBEX: EVERY[GLOBEX]}
+
+
+def test_claims_that_somebody_changes_name_another_user(open_session: TenantSessionmaker) -> None:
+    with open_session(user=ACME_USER.id) as session:
+        assert counts(session, COUNT_AS_TEXT) == {ACME: EVERY[ACME]}
+        session.execute(text(f"SET LOCAL request.jwt.claim.sub = '{GLOBEX_USER.id}'"))
+
+        assert counts(session, COUNT_AS_TEXT) == {GLOBEX: EVERY[GLOBEX]}
 
 
 def test_begin_commits_and_an_exception_rolls_back(clone: Clone, new_engine: Callable[..., Engine]) -> None:
@@ -361,6 +369,12 @@ LEFT_OVER = {
     "claim of before": f"SET request.jwt.claim.sub = '{GLOBEX_USER.id}'",
     "claims": f"""SET request.jwt.claims = '{{"sub": "{GLOBEX_USER.id}"}}'""",
     "malformed claims": "SET request.jwt.claims = '{'",
+    "found of before": f"""
+        SET request.jwt.claim.sub = '{ACME_USER.id}';
+        SELECT set_config(
+            'request.jwt.claim.workflow_caller',
+            array_to_string(ARRAY['{ACME_USER.id}', now()::text, '{GLOBEX}', 'super_admin'], chr(31)), false)
+    """,
     "organization": f"SET workflow.organization_id = '{GLOBEX}'",
     "role": "SET ROLE service_role",
     "search path": "SET search_path = pg_temp, public, pg_catalog",
@@ -783,6 +797,94 @@ def test_a_login_that_may_not_take_the_role_is_refused(
     assert str(refused.value) == (
         f"the login app_owner may not take the role {role}.{NOT_RUN}"
         f"let an administrator run: GRANT {role} TO app_owner;"
+    )
+
+
+SUPER_ADMIN_ROLE = "super admin's"
+
+
+@pytest.fixture
+def with_super_admin_role(clone: Clone) -> Iterator[Database]:
+    database = clone("adopted_upgraded")
+    database.execute(
+        """
+        CREATE ROLE "super admin's" NOLOGIN IN ROLE authenticated;
+        CREATE POLICY super_admins ON workflow_definitions FOR SELECT TO "super admin's" USING (true);
+        CREATE POLICY super_admins ON workflow_execution_logs FOR SELECT TO "super admin's" USING (true)
+        """,
+        user=database.superuser,
+    )
+    yield database
+    database.execute("""DROP OWNED BY "super admin's"; DROP ROLE "super admin's\"""", user=database.superuser)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "role", "reads"),
+    [
+        ({"user": ACME_SUPER.id, "every_organization": True}, SUPER_ADMIN_ROLE, {ACME, GLOBEX, None}),
+        ({"user": ORPHAN_SUPER.id, "every_organization": True}, SUPER_ADMIN_ROLE, {ACME, GLOBEX, None}),
+        # Who asks for the own organization needs no other role, and who is no super admin gets none.
+        ({"user": ACME_SUPER.id}, "authenticated", {ACME}),
+        ({"user": ACME_ADMIN.id, "every_organization": True}, "authenticated", {ACME}),
+        ({"organization": ACME}, "workflow_worker", {ACME}),
+    ],
+    ids=str,
+)
+def test_super_admins_of_every_organization_take_a_role_of_their_own(
+    with_super_admin_role: Database,
+    new_engine: Callable[..., Engine],
+    tenant: Tenant,
+    role: str,
+    reads: set[UUID | None],
+) -> None:
+    database = with_super_admin_role
+    database.execute("""GRANT "super admin's" TO authenticator""", user=database.superuser)
+    open_session = TenantSessionmaker(new_engine(database), super_admin_role=SUPER_ADMIN_ROLE)
+
+    with open_session(**tenant) as session:
+        for _ in range(2):
+            assert who(session)["role"] == role
+            assert counts(session) == {key: EVERY[key] for key in reads}
+            session.commit()
+        # What it may do as authenticated it may do still.
+        session.add(Log(workflow_id=ACME_WORKFLOW, status=ExecutionStatus.RUNNING))
+        session.flush()
+        assert session.scalar(select(session.own_organization)) == (
+            None if tenant.get("user") == ORPHAN_SUPER.id else ACME
+        )
+
+
+def test_a_super_admins_role_that_row_security_does_not_hold_for_is_refused(
+    with_super_admin_role: Database, new_engine: Callable[..., Engine]
+) -> None:
+    database = with_super_admin_role
+    database.execute(
+        """ALTER ROLE "super admin's" BYPASSRLS; GRANT "super admin's" TO authenticator""",
+        user=database.superuser,
+    )
+    open_session = TenantSessionmaker(new_engine(database), super_admin_role=SUPER_ADMIN_ROLE)
+
+    with (
+        open_session(user=ACME_SUPER.id, every_organization=True) as session,
+        pytest.raises(errors.RowSecurityBypassedError, match="does not hold for super admin's on"),
+    ):
+        session.execute(COUNT)
+
+
+def test_a_login_that_may_not_take_the_super_admins_role_is_refused(
+    with_super_admin_role: Database, new_engine: Callable[..., Engine]
+) -> None:
+    open_session = TenantSessionmaker(new_engine(with_super_admin_role), super_admin_role=SUPER_ADMIN_ROLE)
+
+    with (
+        open_session(user=ACME_SUPER.id, every_organization=True) as session,
+        pytest.raises(errors.RoleNotGrantedError) as refused,
+    ):
+        session.execute(COUNT)
+
+    assert str(refused.value) == (
+        f"the login authenticator may not take the role super admin's.{NOT_RUN}"
+        """let an administrator run: GRANT "super admin's" TO authenticator;"""
     )
 
 

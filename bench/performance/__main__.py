@@ -26,6 +26,7 @@ from bench.performance.variants import (
     OURS,
     SEED,
     SUPER_ADMIN,
+    SUPER_ADMIN_ROLE,
     Variant,
     build,
     drop,
@@ -35,8 +36,6 @@ from tests import server as servers
 RESULTS = Path(__file__).parents[1] / "results" / "performance.json"
 # Of those that are compared, each has so many turns.
 ROUNDS = 5
-# Of a log with its share of the indexes, in all variants that stand at one time.
-BYTES_PER_LOG = 3_000
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--only-report", action="store_true", help="write tables and plots again")
     arguments = parser.parse_args()
     if not arguments.only_report:
-        with server(arguments.logs) as (place, psql):
+        with server() as (place, psql):
             found = measure(place, psql, arguments.logs, arguments.runs, arguments.times)
         arguments.results.parent.mkdir(parents=True, exist_ok=True)
         arguments.results.write_text(json.dumps(found, indent=1) + "\n")
@@ -58,14 +57,12 @@ def main() -> None:
 
 
 @contextmanager
-def server(logs: int) -> Iterator[tuple[servers.Server, str | None]]:
-    """A cluster of our own, in memory where it takes at most a fifth of it; and psql, if there is one."""
+def server() -> Iterator[tuple[servers.Server, str | None]]:
+    """A cluster of our own, on disk, where commits are flushed; and psql, if there is one."""
     _, binaries = servers.choose()
     if binaries is None:
         raise SystemExit("error: the bench makes a cluster of its own: unset TEST_DATABASE_URL.")
-    memory = Path("/dev/shm")
-    fits = memory.is_dir() and logs * BYTES_PER_LOG < shutil.disk_usage(memory).total / 5
-    with servers.cluster(binaries, memory if fits else Path(tempfile.gettempdir())) as place:
+    with servers.cluster(binaries, Path(tempfile.gettempdir())) as place:
         servers.make_roles(place)
         yield place, shutil.which("psql", path=f"{binaries}{os.pathsep}{os.environ['PATH']}")
 
@@ -90,7 +87,7 @@ def measure(server: servers.Server, psql: str | None, logs: int, runs: int, time
     found["growth"] += [
         {
             "logs": logs, "caller": each["caller"], "reader": each["reader"], "rows": each["limit"]["rows"],
-            "limit": each["limit"]["buffers"], "ours": each[TENANT]["buffers"],
+            "limit": each["limit"]["buffers"], "ours": each[report.TENANT]["buffers"],
         }
         for each in found["reads"]
     ]  # fmt: skip
@@ -98,6 +95,9 @@ def measure(server: servers.Server, psql: str | None, logs: int, runs: int, time
         kind: {name: asked_again(variants[OURS], each, questions) for name, each in listed.items()}
         for kind, listed in (("dropped", changes.DROPPED), ("alternatives", changes.ALTERNATIVES))
     }
+    found["changes"]["alternatives"][changes.EACH_LOOKS_UP] = asked_again(
+        variants[OURS], (), questions, knowing=False
+    )
     for name, instead in changes.STATEMENTS.items():
         restated = changes.restated(questions, instead)
         found["changes"]["alternatives"][name] = asked_again(variants[OURS], (), restated)
@@ -106,17 +106,15 @@ def measure(server: servers.Server, psql: str | None, logs: int, runs: int, time
         drop(variants.pop(name))
     variants[BARE] = build(server, BARE, logs)
     found["bulk"] = python_side.bulk_insert(variants[OURS], min(10_000, logs), min(3, times))
-    apart = writers.take_apart(variants[OURS], variants[BARE], runs, ROUNDS)
-    found["parts"] = {name: asdict(cost) for name, cost in apart.items()}
-    found["writes"] = written(variants, runs)
+    with writers.flushed(variants[OURS]):
+        apart = writers.take_apart(variants[OURS], variants[BARE], runs, ROUNDS)
+        found["parts"] = {name: asdict(cost) for name, cost in apart.items()}
+        found["writes"] = written(variants, runs)
     for variant in variants.values():
         drop(variant)
     found["imports"] = python_side.imports(2 * times)
     found["upgrade"] = python_side.upgrade_empty(server, psql, min(3, times))
     return found
-
-
-TENANT = "ours, tenant session"
 
 
 def grown(limit: Variant, ours: Variant) -> Iterator[dict[str, Any]]:
@@ -140,7 +138,12 @@ def grown(limit: Variant, ours: Variant) -> Iterator[dict[str, Any]]:
 
 def reads(variants: dict[str, Variant], times: int) -> tuple[list[dict[str, Any]], list[changes.Question]]:
     """Let every caller ask every reader in every variant."""
-    askings = [*map(Asking, variants.values()), Asking(variants[OURS], tenant=True)]
+    ours = variants[OURS]
+    askings = [
+        *map(Asking, variants.values()),
+        Asking(ours, tenant=True),
+        Asking(ours, tenant=True, super_admin_role=SUPER_ADMIN_ROLE),
+    ]
     about = subjects(askings[0].engine)
     found, questions = [], []
     for caller in CALLERS:
@@ -158,7 +161,7 @@ def reads(variants: dict[str, Variant], times: int) -> tuple[list[dict[str, Any]
                     look = least if asking.variant.name == LIMIT else explain
                     row[asking.name] = asdict(look(connection, asked))
                     runs[asking.name] = partial(_fetch, connection, asked)
-                    if asking.tenant or (is_user and asking.variant.name == OURS):
+                    if asking.name == report.TENANT or (is_user and asking.name == OURS):
                         questions.append(changes.Question(caller, name, asked, bare=not asking.tenant))
                 for which, seconds in interleaved(runs, times).items():
                     row[which]["seconds"] = seconds
@@ -173,10 +176,10 @@ def _fetch(connection: Any, asked: Asked) -> None:
 
 
 def asked_again(
-    ours: Variant, statements: Sequence[str], questions: list[changes.Question]
+    ours: Variant, statements: Sequence[str], questions: list[changes.Question], *, knowing: bool = True
 ) -> list[dict[str, Any]]:
     """Give the buffers of each question after a change."""
-    readings = changes.read(ours, statements, questions)
+    readings = changes.read(ours, statements, questions, knowing=knowing)
     return [
         {"caller": str(question), "reader": question.reader, "buffers": reading.buffers}
         for question, reading in zip(questions, readings, strict=True)
@@ -189,8 +192,12 @@ def written(variants: dict[str, Variant], runs: int) -> dict[str, Any]:
     for name, variant in variants.items():
         writers.record(variant, runs, writers.ROLES[name])
     ours, worker = variants[OURS], writers.ROLES[OURS]
-    compared = {name: (variant, writers.ROLES[name]) for name, variant in variants.items()}
-    compared["ours, as service_role"] = ours, "service_role"
+    compared = {
+        f"{name}{how}": (variant, writers.ROLES[name], commit)
+        for how, commit in (("", "on"), (report.UNFLUSHED, "off"))
+        for name, variant in variants.items()
+    }
+    compared["ours, as service_role"] = ours, "service_role", "on"
     found: dict[str, Any] = {
         name: asdict(each) for name, each in writers.record_in_turn(compared, runs, ROUNDS).items()
     }

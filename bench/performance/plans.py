@@ -18,8 +18,6 @@ class Reading:
     """Pages of 8 kB found in shared buffers or brought there, rows looked at, and by which nodes."""
 
     buffers: int
-    # Of them those for finding out who asks, once a statement.
-    of_caller: int
     rows: int
     nodes: tuple[str, ...]
 
@@ -63,7 +61,6 @@ def explain(connection: Connection, asked: Asked) -> Reading:
     )
     return Reading(
         _buffers(plan),
-        sum(_buffers(node) for node in _nodes(plan) if node.get("Parent Relationship") == "InitPlan"),
         round(rows),
         tuple(f"{node['Node Type']} {node.get('Index Name', node.get('Relation Name'))}" for node in scans),
     )

@@ -20,12 +20,38 @@ from workflow_models import ExecutionStatus, WorkflowExecutionLog, migrations
 from workflow_models.tenancy import TenantSessionmaker
 
 ROOT = Path(__file__).parents[2]
+_PACKAGE = "sqlalchemy.dialects.postgresql"
 IMPORTS = {
     "sqlalchemy.orm": "import sqlalchemy.orm",
-    "sqlalchemy.orm and its PostgreSQL dialect": "import sqlalchemy.orm, sqlalchemy.dialects.postgresql",
+    "sqlalchemy.orm and its PostgreSQL dialect": f"import sqlalchemy.orm, {_PACKAGE}",
     "workflow_models": "import workflow_models",
+    # How else it might be.
+    "workflow_models, a JSONB and index options of its own in place of the dialect": f"""
+import sys, types, sqlalchemy.orm
+from sqlalchemy.engine.default import DefaultDialect
+module = types.ModuleType({_PACKAGE!r})
+module.JSONB = type("JSONB", (sqlalchemy.JSON,), {{"__visit_name__": "JSONB"}})
+module.dialect = type("dialect", (DefaultDialect,), {{"construct_arguments": [
+    (sqlalchemy.Index, {{"using": False, "include": None, "where": None, "ops": {{}}, "with": {{}}}}),
+]}})
+module.base = sys.modules[{_PACKAGE!r}] = sqlalchemy.dialects.postgresql = module
+import workflow_models
+""",
+    "workflow_models, with the garbage collector off meanwhile": """
+import sqlalchemy.orm, gc
+gc.disable()
+import workflow_models
+gc.enable()
+""",
+    "workflow_models, loaded when a model is first used": """
+import importlib.util, sys, sqlalchemy.orm
+spec = importlib.util.find_spec("workflow_models")
+spec.loader = importlib.util.LazyLoader(spec.loader)
+sys.modules["workflow_models"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+""",
 }
-_TIMED = "import time; started = time.perf_counter(); {}; print(time.perf_counter() - started)"
+_TIMED = "import time\nstarted = time.perf_counter()\n{}\nprint(time.perf_counter() - started)"
 
 
 def imports(times: int) -> dict[str, float]:

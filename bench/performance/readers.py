@@ -120,12 +120,20 @@ class Asked:
 
 
 class Asking:
-    """One variant and one way to connect: plain sessions, or tenant sessions."""
+    """One variant and one way to connect: plain sessions, or tenant sessions.
 
-    def __init__(self, variant: Variant, *, tenant: bool = False) -> None:
+    :param super_admin_role: with `tenant`, what super admins act as in place of ``authenticated``.
+    """
+
+    def __init__(
+        self, variant: Variant, *, tenant: bool = False, super_admin_role: str | None = None
+    ) -> None:
         self.variant = variant
         self.tenant = tenant
+        self.super_admin_role = super_admin_role
         self.name = "ours, tenant session" if tenant else variant.name
+        if super_admin_role:
+            self.name += ", role of their own"
         # Without row-level security the owner asks; it sees all.
         self.engine = variant.engine("app_owner" if variant.name == LIMIT else "authenticator")
         self._asked: list[Asked] = []
@@ -136,6 +144,8 @@ class Asking:
 
     def can(self, caller: Caller) -> bool:
         """The application has no workers of its own before ours."""
+        if self.super_admin_role:
+            return caller.user == SUPER_ADMIN
         return caller.role != "workflow_worker" or self.variant.name in (LIMIT, OURS)
 
     @contextmanager
@@ -147,6 +157,7 @@ class Asking:
                 user=caller.user,
                 organization=caller.organization if worker else None,
                 every_organization=caller.user == SUPER_ADMIN,
+                super_admin_role=self.super_admin_role,
             ) as session:
                 yield session
             return
@@ -163,8 +174,13 @@ class Asking:
         return self._asked[-1]
 
 
-def enter(connection: Connection, caller: Caller) -> None:
-    """Take role and identity as an API does, for one transaction."""
+def enter(connection: Connection, caller: Caller, *, knowing: bool = False) -> None:
+    """Take role and identity as an API does, for one transaction.
+
+    :param knowing: whether what is found of a user is told to later statements, as a tenant session does.
+    """
+    if knowing:
+        connection.execute(_KNOW, {"user": str(caller.user or "")})
     connection.execute(
         text("""
             SELECT set_config('request.jwt.claim.sub', :user, true),
@@ -176,6 +192,14 @@ def enter(connection: Connection, caller: Caller) -> None:
             "role": caller.role,
         },
     )
+
+
+_KNOW = text("""
+    SELECT set_config('request.jwt.claim.workflow_caller', array_to_string(
+        ARRAY[:user, now()::text, caller[1], caller[2]], chr(31), ''), true)
+    FROM set_config('request.jwt.claim.sub', :user, true)
+    CROSS JOIN LATERAL workflow_private.identity() AS caller
+""")
 
 
 def subjects(engine: Engine) -> dict[Caller, Subject]:

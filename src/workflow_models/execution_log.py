@@ -65,8 +65,13 @@ class WorkflowExecutionLog(Base):
         Index("idx_workflow_execution_logs_workflow_id", "workflow_id", text("created_at DESC")),
         # Reader: runs in one state, above all those still running (sweep).
         Index("idx_workflow_execution_logs_status", "status"),
-        # Reader: everyone's latest runs (super admins); deletion of old ones.
-        Index("idx_workflow_execution_logs_created_at", text("created_at DESC")),
+        # Reader: everyone's latest runs (super admins), with the status their counts per status; deletion of
+        # old ones.
+        Index(
+            "idx_workflow_execution_logs_created_at",
+            text("created_at DESC"),
+            postgresql_include=["status"],
+        ),
         # Reader: ON DELETE from workflow_triggers.
         Index(
             "idx_workflow_execution_logs_trigger_id",

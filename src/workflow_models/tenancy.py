@@ -68,55 +68,70 @@ if TYPE_CHECKING:
     from workflow_models.tenancy_asyncio import AsyncTenantSession as AsyncTenantSession
     from workflow_models.tenancy_asyncio import AsyncTenantSessionmaker as AsyncTenantSessionmaker
 
+# The privilege to take a role.
+_MAY_SET = """CASE WHEN pg_catalog.current_setting('server_version_num')::integer < 160000
+    THEN 'MEMBER' ELSE 'SET' END"""
+
 # Both forms of the claims are set, and what is not this tenant's is emptied: a value that a role, a database
 # or somebody's SET has left cannot win.
 #
 # The rights to call a function are checked when a statement starts, here still those of the login. So what
-# only the role may call is called in a statement of its own, which ts_stat() runs in the same round trip.
-_ENTER = text("""
+# only the role may call is called in a statement of its own, which ts_stat() runs in the same round trip. It
+# may take another role, so what follows it in the list is asked of that.
+_ENTER = text(f"""
     SELECT
         session_user AS login,
         entered.role IS NOT NULL AS has_role,
+        ARRAY(
+            SELECT word
+            FROM pg_catalog.ts_stat(CASE WHEN entered.role IS NOT NULL THEN CAST(:lookup AS text) END)
+        ) AS standing,
+        current_user AS role,
         pg_catalog.has_column_privilege(
             'public.workflow_execution_logs', 'organization_id', 'SELECT'
         ) AS may_read,
         pg_catalog.row_security_active('public.workflow_definitions')
-            AND pg_catalog.row_security_active('public.workflow_execution_logs') AS is_confined,
-        ARRAY(
-            SELECT word
-            FROM pg_catalog.ts_stat(CASE WHEN entered.role IS NOT NULL THEN CAST(:lookup AS text) END)
-        ) AS standing
+            AND pg_catalog.row_security_active('public.workflow_execution_logs') AS is_confined
     FROM (
         SELECT
             pg_catalog.set_config('request.jwt.claim.sub', :subject, true),
             pg_catalog.set_config('request.jwt.claims', :claims, true),
+            pg_catalog.set_config('request.jwt.claim.workflow_caller', '', true),
             pg_catalog.set_config('workflow.organization_id', :organization, true),
-            CASE WHEN pg_catalog.pg_has_role(
-                session_user, CAST(:role AS name),
-                CASE WHEN pg_catalog.current_setting('server_version_num')::integer < 160000
-                    THEN 'MEMBER' ELSE 'SET' END
-            ) THEN pg_catalog.set_config('role', :role, true) END AS role
+            CASE WHEN pg_catalog.pg_has_role(session_user, CAST(:role AS name), {_MAY_SET})
+                THEN pg_catalog.set_config('role', :role, true) END AS role
         OFFSET 0
     ) AS entered
 """)
 
 _ORGANIZATION = "organization="
+_ROLE = "role="
 # Each gives what is known of the caller as words; no row where nothing is.
-_LOOKUPS = {
-    USER: f"""
-        SELECT pg_catalog.array_to_tsvector(pg_catalog.array_remove(ARRAY[
-            'known',
-            '{_ORGANIZATION}' || caller[1],
-            CASE WHEN caller[2] = 'super_admin' THEN 'super_admin' END
-        ], NULL))
-        FROM workflow_private.identity() AS caller
-        WHERE caller IS NOT NULL
-    """,
-    WORKER: """
-        SELECT pg_catalog.array_to_tsvector(ARRAY['known'])
-        WHERE workflow_private.worker_organization_exists()
-    """,
-}
+#
+# What is found of a user each later statement need not look up again.
+_USER_LOOKUP = f"""
+    SELECT pg_catalog.array_to_tsvector(pg_catalog.array_remove(ARRAY[
+        'known',
+        '{_ORGANIZATION}' || caller[1],
+        CASE WHEN caller[2] = 'super_admin' THEN 'super_admin' END,
+        CASE WHEN caller[2] = 'super_admin' THEN (
+            SELECT '{_ROLE}' || pg_catalog.set_config('role', rolname, true) FROM pg_catalog.pg_roles
+            WHERE rolname = {{super_admin_role}} AND pg_catalog.pg_has_role(session_user, oid, {_MAY_SET})
+        ) END
+    ], NULL))
+    FROM workflow_private.identity() AS caller
+    WHERE caller IS NOT NULL AND pg_catalog.set_config(
+        'request.jwt.claim.workflow_caller',
+        pg_catalog.array_to_string(ARRAY[
+            pg_catalog.current_setting('request.jwt.claim.sub'), pg_catalog.now()::text, caller[1], caller[2]
+        ], pg_catalog.chr(31), ''),
+        true
+    ) IS NOT NULL
+"""
+_WORKER_LOOKUP = """
+    SELECT pg_catalog.array_to_tsvector(ARRAY['known'])
+    WHERE workflow_private.worker_organization_exists()
+"""
 
 # A schema, table, column, function, role or grant that is not there.
 _OUTDATED = {"3F000", "42P01", "42703", "42883", "42704", "42501"}
@@ -163,6 +178,8 @@ class TenantSession(Session):
     :param organization: id of an organization, likewise. The session acts as ``workflow_worker``.
     :param every_organization: for super admins: statements name no organization, so that they reach all rows
         that row-level security allows. Without it a super admin reaches the rows of the own organization.
+    :param super_admin_role: the role that a super admin then acts as, in place of ``authenticated``; see "A
+        role of their own for super admins" in docs/performance.md.
     :param options: those of `Session`, except for ``binds`` and ``twophase``.
     :raises TenancyError: MissingTenantError, AmbiguousTenantError, MalformedTenantError or
         UnsupportedSessionError at once; the others when a transaction begins, that is at its first statement.
@@ -175,9 +192,10 @@ class TenantSession(Session):
         user: UUID | str | None = None,
         organization: UUID | str | None = None,
         every_organization: bool = False,
+        super_admin_role: str | None = None,
         **options: Any,
     ) -> None:
-        self._tenant = _tenant(user, organization, every_organization)
+        self._tenant = _tenant(user, organization, every_organization, super_admin_role)
         if not isinstance(bind, Engine) or options.get("binds"):
             raise _unsupported("to be bound to something else than one Engine")
         self._engine = _TenantEngine(bind, self._tenant)
@@ -230,7 +248,7 @@ class TenantSession(Session):
 class TenantSessionmaker(sessionmaker[TenantSession]):
     """A `sessionmaker` whose sessions are each opened for a user or an organization.
 
-    :param options: those of `Session`, as for `sessionmaker`.
+    :param options: those of `Session`, as for `sessionmaker`, and ``super_admin_role``.
     """
 
     def __init__(self, bind: Engine, **options: Any) -> None:
@@ -325,6 +343,8 @@ class _Tenant:
     role: str
     id: UUID
     every_organization: bool
+    # Taken in place of `role` by a super admin who asks for every organization.
+    super_admin_role: str | None
 
     def enter(self, connection: Connection) -> UUID | None:
         """Take the role and the identity for the transaction that begins on this connection.
@@ -353,28 +373,33 @@ class _Tenant:
         is_user = self.role == USER
         return {
             "role": self.role,
-            "lookup": _LOOKUPS[self.role],
+            "lookup": self._lookup(),
             "subject": str(self.id) if is_user else "",
             "claims": json.dumps({"sub": str(self.id), "role": self.role}) if is_user else "",
             "organization": "" if is_user else str(self.id),
         }
 
+    def _lookup(self) -> str:
+        if self.role == WORKER:
+            return _WORKER_LOOKUP
+        role = (self.every_organization and self.super_admin_role) or ""
+        return _USER_LOOKUP.format(super_admin_role="'" + role.replace("'", "''") + "'")
+
     def _check(self, found: Row[Any], connection: Connection) -> None:
         if not found.has_role:
-            quoted = connection.dialect.identifier_preparer.quote(found.login)
-            raise RoleNotGrantedError(
-                f"the login {found.login} may not take the role {self.role}.",
-                next_step=f"let an administrator run: GRANT {self.role} TO {quoted};",
-            )
+            raise _role_not_granted(connection, found.login, self.role)
         if not found.may_read:
             raise _outdated()
         if not found.is_confined:
             raise RowSecurityBypassedError(
-                f"row-level security does not hold for {self.role} on both workflow tables.",
-                next_step=f"take SUPERUSER, BYPASSRLS and the tables' owner from {self.role}; then run "
+                f"row-level security does not hold for {found.role} on both workflow tables.",
+                next_step=f"take SUPERUSER, BYPASSRLS and the tables' owner from {found.role}; then run "
                 "`workflow-models upgrade`, which switches row-level security on.",
             )
         self._check_standing(found.standing)
+        role = self.super_admin_role
+        if role and self._sees_every_organization(found.standing) and _ROLE + role not in found.standing:
+            raise _role_not_granted(connection, found.login, role)
 
     def _check_standing(self, standing: Sequence[str]) -> None:
         if "known" not in standing and self.role == WORKER:
@@ -387,13 +412,15 @@ class _Tenant:
                 f"there is no profile of the user {self.id}.",
                 next_step="pass the id of a row of profiles, which is the `sub` of the user's token.",
             )
-        sees_all = self.every_organization and "super_admin" in standing
-        if self._organization(standing) is None and not sees_all:
+        if self._organization(standing) is None and not self._sees_every_organization(standing):
             raise UserWithoutOrganizationError(
                 f"the profile of the user {self.id} names no organization.",
                 next_step="give the profile an organization; a super admin without one needs "
                 "every_organization=True.",
             )
+
+    def _sees_every_organization(self, standing: Sequence[str]) -> bool:
+        return self.every_organization and "super_admin" in standing
 
     def _organization(self, standing: Sequence[str]) -> UUID | None:
         if self.role == WORKER:
@@ -402,7 +429,12 @@ class _Tenant:
         return UUID(named[0]) if named else None
 
 
-def _tenant(user: UUID | str | None, organization: UUID | str | None, every_organization: bool) -> _Tenant:
+def _tenant(
+    user: UUID | str | None,
+    organization: UUID | str | None,
+    every_organization: bool,
+    super_admin_role: str | None,
+) -> _Tenant:
     if user is None and organization is None:
         raise MissingTenantError(
             "a tenant session was to be opened for nobody.",
@@ -419,8 +451,8 @@ def _tenant(user: UUID | str | None, organization: UUID | str | None, every_orga
             next_step="pass the user= of a super admin, or leave every_organization out.",
         )
     if user is not None:
-        return _Tenant(USER, _uuid("user", user), every_organization)
-    return _Tenant(WORKER, _uuid("organization", organization), every_organization)
+        return _Tenant(USER, _uuid("user", user), every_organization, super_admin_role)
+    return _Tenant(WORKER, _uuid("organization", organization), every_organization, super_admin_role)
 
 
 def _uuid(name: str, value: object) -> UUID:
@@ -432,6 +464,14 @@ def _uuid(name: str, value: object) -> UUID:
         raise MalformedTenantError(
             f"{name} is not a UUID: {value!r}.", next_step=f"pass the {name}'s id as a UUID or its text."
         ) from None
+
+
+def _role_not_granted(connection: Connection, login: str, role: str) -> RoleNotGrantedError:
+    quote = connection.dialect.identifier_preparer.quote
+    return RoleNotGrantedError(
+        f"the login {login} may not take the role {role}.",
+        next_step=f"let an administrator run: GRANT {quote(role)} TO {quote(login)};",
+    )
 
 
 def _unsupported(what: str) -> UnsupportedSessionError:

@@ -220,7 +220,6 @@ def test_indexes_that_were_right_are_not_built_again(clone: Clone) -> None:
         "idx_workflow_definitions_is_active",
         "idx_workflow_definitions_trigger_type",
         "idx_workflow_execution_logs_status",
-        "idx_workflow_execution_logs_created_at",
         "idx_workflows_org_active",
     }
 
