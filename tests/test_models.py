@@ -101,9 +101,9 @@ INDEXES = {
     },
     "workflow_execution_logs": {
         "workflow_execution_logs_pkey": "btree (id)",
-        "idx_workflow_execution_logs_workflow_id": "btree (workflow_id, created_at DESC)",
+        "idx_workflow_execution_logs_workflow_id": "btree (workflow_id, created_at)",
         "idx_workflow_execution_logs_status": "btree (status)",
-        "idx_workflow_execution_logs_created_at": "btree (created_at DESC) INCLUDE (status)",
+        "idx_workflow_execution_logs_created_at": "btree (created_at) INCLUDE (status)",
         "idx_workflow_execution_logs_trigger_id": "btree (trigger_id) WHERE (trigger_id IS NOT NULL)",
         "idx_workflow_execution_logs_organization_id": "btree (organization_id)",
         "idx_workflow_exec_org_time": (
@@ -114,10 +114,10 @@ INDEXES = {
             " WHERE ((status = 'error'::text) AND (organization_id IS NOT NULL))"
         ),
         "idx_failed_executions_by_workflow": (
-            "btree (workflow_id, created_at DESC) WHERE (status = 'error'::text)"
+            "btree (workflow_id, created_at) WHERE (status = 'error'::text)"
         ),
         "idx_failed_organization_executions": (
-            "btree (organization_id, created_at DESC)"
+            "btree (organization_id, created_at)"
             " WHERE ((status = 'error'::text) AND (organization_id IS NOT NULL))"
         ),
     },

@@ -37,9 +37,9 @@ _OF_LOGS = {
         (),
         f"{_FAILED} AND organization_id IS NOT NULL",
     ),
-    "idx_failed_executions_by_workflow": (["workflow_id", text("created_at DESC")], (), _FAILED),
+    "idx_failed_executions_by_workflow": (["workflow_id", "created_at"], (), _FAILED),
     "idx_failed_organization_executions": (
-        ["organization_id", text("created_at DESC")],
+        ["organization_id", "created_at"],
         (),
         f"{_FAILED} AND organization_id IS NOT NULL",
     ),

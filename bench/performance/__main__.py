@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import tenancy
 from bench.performance import changes, python_side, report, writers
 from bench.performance.plans import explain, interleaved, least
 from bench.performance.readers import CALLERS, READERS, Asked, Asking, is_asked, subjects
@@ -112,6 +113,7 @@ def measure(server: servers.Server, psql: str | None, logs: int, runs: int, time
         found["writes"] = written(variants, runs)
     for variant in variants.values():
         drop(variant)
+    found["sessions"] = tenancy.measure(server, 100 * times)
     found["imports"] = python_side.imports(2 * times)
     found["upgrade"] = python_side.upgrade_empty(server, psql, min(3, times))
     return found

@@ -60,11 +60,11 @@ ALTERNATIVES: Mapping[str, Sequence[str]] = {
     # The policy needs the organization, so an index that shall do without the table has it too.
     "index: that of created_at with status and organization": (
         "DROP INDEX idx_workflow_execution_logs_created_at",
-        f"CREATE INDEX ON {LOGS} (created_at DESC) INCLUDE (status, organization_id)",
+        f"CREATE INDEX ON {LOGS} (created_at) INCLUDE (status, organization_id)",
     ),
     "index: that of created_at without the status": (
         "DROP INDEX idx_workflow_execution_logs_created_at",
-        f"CREATE INDEX ON {LOGS} (created_at DESC)",
+        f"CREATE INDEX ON {LOGS} (created_at)",
     ),
 }
 

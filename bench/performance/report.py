@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import tenancy
 from bench.performance.plans import geometric_mean, slope
 from bench.performance.readers import PAGES
 
@@ -327,6 +328,7 @@ TABLES: Mapping[str, Callable[[Found], str]] = {
     "moves": moves,
     "growth": growth,
     "python": python,
+    "sessions": lambda found: tenancy.as_table(found["sessions"]).rstrip(),
 }
 
 

@@ -43,7 +43,7 @@ _OF_ORGANIZATION = "idx_workflow_exec_org_time"
 DESIGNS: Mapping[str, Sequence[str]] = {
     "ours, and counts per status from the table": (
         f"DROP INDEX {_BY_TIME}, {_OF_ORGANIZATION}",
-        f"CREATE INDEX {_BY_TIME} ON {TABLE} (created_at DESC)",
+        f"CREATE INDEX {_BY_TIME} ON {TABLE} (created_at)",
         f"CREATE INDEX {_OF_ORGANIZATION} ON {TABLE} (organization_id, created_at DESC)",
     ),
     "… and no index on status": ("DROP INDEX idx_workflow_execution_logs_status",),
@@ -52,8 +52,8 @@ DESIGNS: Mapping[str, Sequence[str]] = {
         "DROP INDEX idx_failed_workflow_executions",
         "DROP INDEX idx_failed_executions_by_workflow",
         "DROP INDEX idx_failed_organization_executions",
-        f"CREATE INDEX ON {TABLE} (workflow_id, created_at DESC) WHERE error_details IS NOT NULL",
-        f"CREATE INDEX ON {TABLE} (organization_id, created_at DESC) WHERE error_details IS NOT NULL",
+        f"CREATE INDEX ON {TABLE} (workflow_id, created_at) WHERE error_details IS NOT NULL",
+        f"CREATE INDEX ON {TABLE} (organization_id, created_at) WHERE error_details IS NOT NULL",
     ),
     **{
         f"… and fillfactor {fill}": (f"ALTER TABLE {TABLE} SET (fillfactor = {fill})",)
