@@ -46,8 +46,13 @@ ALTERNATIVES: Mapping[str, Sequence[str]] = {
         _ANALYZE,
     ),
     "estimates: n_distinct twice as large": (
-        f"ALTER TABLE {LOGS} ALTER organization_id SET (n_distinct = 100)",
+        f"ALTER TABLE {LOGS} ALTER organization_id SET (n_distinct = 200)",
         f"ALTER TABLE {LOGS} ALTER workflow_id SET (n_distinct = 500)",
+        _ANALYZE,
+    ),
+    "estimates: n_distinct a third as large": (
+        f"ALTER TABLE {LOGS} ALTER organization_id SET (n_distinct = 33)",
+        f"ALTER TABLE {LOGS} ALTER workflow_id SET (n_distinct = 83)",
         _ANALYZE,
     ),
     "estimates: no extended statistics": (

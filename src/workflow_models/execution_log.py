@@ -117,8 +117,9 @@ class WorkflowExecutionLog(Base):
             kinds=("ndistinct", "dependencies"),
         ),
         # Who asks is not known when a statement is planned, so the average stands for all. Taken for fewer
-        # and larger than they are, large ones are read in the order of an index, not sorted as a whole.
-        ColumnOptions("organization_id", n_distinct=50),
+        # and larger than they are, large ones are read in the order of an index, not sorted as a whole; taken
+        # for half as many still, small ones would be looked for among everyone's latest.
+        ColumnOptions("organization_id", n_distinct=100),
         ColumnOptions("workflow_id", n_distinct=250),
         # Rows are added for ever, so a fraction of them is many; index-only scans need the visibility map
         # that VACUUM writes.
