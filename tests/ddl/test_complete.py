@@ -38,6 +38,10 @@ _PLACE = "placement is a matter of the server"
 _MEASURED = "measured by VACUUM and ANALYZE"
 _ROW = "says which table or function it belongs to"
 _RESOLVED = "looked up again from the printed definition"
+_OWN_TOO = (
+    "no statement says again that what is inherited is not a child's own too, but the one that makes the child: "
+    "so is one restored that was dropped"
+)
 _DEFINITION = "follows from pg_get_constraintdef"
 
 CATALOGS = {
@@ -81,10 +85,10 @@ CATALOGS = {
             "attbyval": "of the type",
             "attalign": "of the type",
             "atthasdef": "of pg_attrdef, which is compared",
-            "attislocal": "of pg_inherits, which is compared",
             "attinhcount": "of pg_inherits, which is compared",
         },
         ignored={
+            "attislocal": _OWN_TOO,
             "attnum": "the order of columns depends on the order of revisions",
             "attndims": "not enforced, and differs after a dump",
             "attcacheoff": "always -1 on disk",
@@ -116,13 +120,12 @@ CATALOGS = {
             "contypid": "of domains only",
             "conindid": "of its name",
             "conparentid": "of partitions only",
-            "conislocal": "of pg_inherits, which is compared",
             "coninhcount": "of pg_inherits, which is compared",
             "conpfeqop": _DEFINITION,
             "conppeqop": _DEFINITION,
             "conffeqop": _DEFINITION,
         },
-        ignored={"oid": _OWN},
+        ignored={"oid": _OWN, "conislocal": _OWN_TOO},
     ),
     "pg_trigger": Columns(
         compared="tgname tgfoid tgtype tgenabled tgconstraint tgdeferrable tginitdeferred tgattr tgargs tgqual tgoldtable "

@@ -5,7 +5,19 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, MetaData, Table, Text, Uuid, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
 from sqlalchemy.exc import ProgrammingError
 
 from tests.application.states import REVISIONS, at
@@ -370,6 +382,43 @@ def test_a_dropped_table_of_a_declared_schema_is_reported_once(
     assert revision.changes == ("table coupons: found, not declared",)
     assert revision.upgrade.count("raise NotImplementedError") == 1
     proof.of(revision.decided)
+
+
+INHERITED = """
+SELECT attrelid::regclass::text, attname::text AS name, attislocal, attinhcount FROM pg_attribute
+WHERE attrelid IN (SELECT inhrelid FROM pg_inherits) AND attnum > 0
+UNION ALL
+SELECT conrelid::regclass::text, conname::text, conislocal, coninhcount FROM pg_constraint
+WHERE conrelid IN (SELECT inhrelid FROM pg_inherits)
+ORDER BY 1, 2
+"""
+
+
+def test_a_dropped_child_of_a_table_comes_back_with_what_is_its_own(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = MetaData()
+    Table("tickets", metadata, Column("id", Integer, primary_key=True), CheckConstraint("id > 0", name="few"))
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+    empty.execute(
+        """
+        CREATE TABLE a_parent (level integer NOT NULL DEFAULT 3, note text, CONSTRAINT low CHECK (level > 2));
+        CREATE TABLE "Old" (level integer, CONSTRAINT few CHECK (id > 0), own text CHECK (own <> ''))
+        INHERITS (tickets, a_parent);
+        ALTER TABLE "Old" ALTER id DROP DEFAULT, ALTER note SET DEFAULT 'none', ALTER note SET NOT NULL,
+            ALTER note SET STATISTICS 7;
+        CREATE TABLE a_child () INHERITS (a_parent);
+        """
+    )
+    before = empty.execute(INHERITED)
+    proof = prove(empty, metadata=metadata, version_table_schema=None, include_object=None)
+
+    revision = proof.generate().decided
+    proof.of(revision)
+    proof.run(revision.downgrade)
+
+    assert empty.execute(INHERITED) == before
 
 
 def test_statistics_in_another_schema_than_their_table_are_dropped_there(

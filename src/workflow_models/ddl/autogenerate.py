@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeEngine
 
 from .compare import Difference
 from .declared import ComparisonError, comparison, hold, managed_tables, print_alike
+from .facts import Facts
 from .item import ITEMS, DeclarationError, only_what_is_granted, quoted
 from .order import Comparison, Step, plan, settled
 from .restored import restoring, restoring_table
@@ -190,7 +191,7 @@ def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -
     # The schema of the version table is there at the latest when a revision runs, and stays.
     of_version_table = ("schema", options.get("version_table_schema"))
     found = [
-        difference
+        _once(difference, compared.dropped)
         for difference in compared.differences
         if not _is_allowed(difference, allowed) and difference.fact.key[:2] != of_version_table
     ]
@@ -242,6 +243,15 @@ def _is_allowed(difference: Difference, allowed: set[str]) -> bool:
     """Tell whether the options allow what is there; what is declared is never allowed to differ."""
     extra = difference.declared is None or not difference.fact.drop
     return extra and difference.found is not None and difference.title in allowed
+
+
+def _once(difference: Difference, dropped: Facts) -> Difference:
+    """Leave to a table that is dropped, and made again, from which one it inherits."""
+    found = difference.found
+    if found is None or found.kind != "inheritance":
+        return difference
+    of_dropped = any(fact.kind == found.kind and fact.name == found.name for fact in dropped.values())
+    return replace(difference, found=replace(found, create=())) if of_dropped else difference
 
 
 def _pass_over(container: OpContainer, allowed: set[str]) -> dict[tuple[str, str | None], str]:
@@ -326,6 +336,7 @@ def _steps(steps: Sequence[Step], back: Sequence[Step], unchecked: bool) -> list
 def _mend_core(container: OpContainer, compared: Comparison) -> None:
     """Leave to people what loses data, and our items out of tables, which are created without them."""
     lost: list[str] = []
+    _put_children_first(container, compared.dropped)
     dropped = [(op.schema, op.table_name) for op in container.ops if isinstance(op, ops.DropTableOp)]
     for op in list(container.ops):
         if isinstance(op, ops.ModifyTableOps) and (op.schema, op.table_name) in dropped:
@@ -344,6 +355,32 @@ def _mend_core(container: OpContainer, compared: Comparison) -> None:
     if lost:
         what = " and ".join(lost)
         container.ops.insert(0, _refusing(f"decide about {what}: not in the models, and lost when dropped."))
+
+
+def _put_children_first(container: OpContainer, dropped: Facts) -> None:
+    """Put tables that are dropped before those that they inherit from."""
+    drops = [op for op in container.ops if isinstance(op, ops.DropTableOp)]
+    children = {
+        fact.name: fact.on for fact in dropped.values() if fact.kind == "inheritance" and fact.attributes
+    }
+    parents = {
+        (fact.on, children[fact.name])
+        for fact in dropped.values()
+        if fact.kind == "inheritance" and not fact.attributes and fact.name in children
+    }
+    ordered: list[MigrateOperation] = []
+
+    def put(op: MigrateOperation) -> None:
+        for each in drops:
+            if each not in ordered and (_relation(op), _relation(each)) in parents:
+                put(each)
+        if op not in ordered:
+            ordered.append(op)
+
+    for op in drops:
+        put(op)
+    places = iter(ordered)
+    container.ops[:] = [next(places) if op in drops else op for op in container.ops]
 
 
 def _mended(item: Any) -> Any:

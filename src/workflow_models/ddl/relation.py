@@ -236,6 +236,13 @@ FROM (
 ) AS own
 """
 
+# What a child has of its parents, and whether it is its own besides; by that, a child that was dropped is made again.
+_INHERITED = """jsonb_build_object('parent', i.parent::regclass,
+    'columns', (SELECT jsonb_object_agg(attname, attislocal) FROM pg_attribute WHERE attrelid = i.child AND attinhcount > 0 AND NOT attisdropped),
+    'checks', (SELECT jsonb_object_agg(conname, conislocal) FROM pg_constraint WHERE conrelid = i.child AND coninhcount > 0 AND contype = 'c'),
+    'not null', (SELECT jsonb_agg(attname) FROM pg_constraint JOIN pg_attribute AS a ON attrelid = conrelid AND conkey = ARRAY[attnum]
+        WHERE conrelid = i.child AND contype = 'n' AND NOT conislocal))"""
+
 _TABLE = f"""
 SELECT 'relation kind', '', jsonb_build_object('value', CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table partitioned by '
         || pg_get_partkeydef(oid) WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
@@ -286,11 +293,11 @@ SELECT 'of type', reloftype::regtype::text, '{{}}'::jsonb, ARRAY['ALTER TABLE ' 
     {NONE}, ARRAY['ALTER TABLE ' || :relation || ' NOT OF'], false
 FROM pg_class WHERE oid = :oid AND reloftype <> 0
 UNION ALL
-SELECT 'inheritance', i.child::regclass || ' of ' || i.parent::regclass, '{{}}'::jsonb,
+SELECT 'inheritance', i.child::regclass || ' of ' || i.parent::regclass, CASE WHEN i.child = :oid THEN {_INHERITED} ELSE '{{}}' END,
     ARRAY['ALTER TABLE ' || i.child::regclass || ' INHERIT ' || i.parent::regclass], {NONE},
     ARRAY[CASE WHEN c.relispartition THEN 'ALTER TABLE ' || i.parent::regclass || ' DETACH PARTITION ' || i.child::regclass
         ELSE 'ALTER TABLE ' || i.child::regclass || ' NO INHERIT ' || i.parent::regclass END], false
-FROM (SELECT inhrelid AS child, inhparent AS parent FROM pg_inherits WHERE :oid IN (inhrelid, inhparent)) AS i
+FROM (SELECT inhrelid AS child, inhparent AS parent FROM pg_inherits WHERE :oid IN (inhrelid, inhparent) ORDER BY inhseqno) AS i
 JOIN pg_class AS c ON c.oid = i.child
 """
 

@@ -1,6 +1,6 @@
 """How a column or a table that is dropped is made again as it was, its values aside."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from .facts import Fact, Facts
 from .item import only_what_is_granted, quoted
@@ -24,6 +24,7 @@ def restoring_table(relation: str, found: Facts) -> Sequence[str]:
     """Give the statements that make a table again with all that is on it; none where nothing is known of it.
 
     :param relation: the table, as statements say it.
+    :param found: what was on all tables that are made again, their parents first.
     """
     of_table = [fact for fact in found.values() if fact.on == relation]
     columns = [fact.name for fact in of_table if fact.kind == "type"]
@@ -31,19 +32,75 @@ def restoring_table(relation: str, found: Facts) -> Sequence[str]:
         return []
     # Last, since they use others.
     columns.sort(key=lambda column: ("generated column", relation, column) in found)
-    others = [fact for fact in of_table if not _comes_with_its_column(fact) and not _is_usual(fact)]
+    parents = [fact for fact in of_table if fact.kind == "inheritance" and fact.attributes]
+    # They have what is inherited all at once.
+    inherited = parents[0].attributes if parents else {}
+    whose = inherited.get("columns") or {}
+    checks = inherited.get("checks") or {}
+    children = {fact.name for fact in found.values() if fact.kind == "inheritance" and fact.attributes}
+    others = [
+        fact
+        for fact in of_table
+        if not _comes_with_its_column(fact)
+        and not _is_usual(fact)
+        and not (fact.kind == "inheritance" and fact.name in children)
+        and not (fact.kind == "check constraint" and fact.name in checks)
+    ]
     # Row security last: under FORCE no foreign key can be validated.
     others.sort(key=lambda fact: (fact.kind == "row security", ORDER.index(fact.kind)))
+    both = [
+        *(
+            f"{quoted(column)} {found['type', relation, column].attributes['value']}"
+            for column in whose
+            if whose[column]
+        ),
+        *(
+            f"CONSTRAINT {quoted(name)} {found['check constraint', relation, name].attributes['definition']}"
+            for name in checks
+            if checks[name]
+        ),
+    ]
+    inherits = f" INHERITS ({', '.join(fact.attributes['parent'] for fact in parents)})" if parents else ""
     return [
-        f"CREATE TABLE {relation} ()",
-        *(statement for column in columns for statement in restoring(relation, column, found)),
+        f"CREATE TABLE {relation} ({', '.join(both)}){inherits}",
+        *(
+            statement
+            for column in columns
+            for statement in (
+                _setting(relation, column, found, inherited.get("not null") or ())
+                if column in whose
+                else restoring(relation, column, found)
+            )
+        ),
         only_what_is_granted(relation),
         *(statement for fact in others for statement in fact.create),
     ]
 
 
+def _setting(relation: str, column: str, found: Facts, not_null: Collection[str]) -> Iterator[str]:
+    """Give the statements for what an inherited column has of its own.
+
+    :param not_null: columns for which NULL is refused as their parents have it.
+    """
+    of_column = [fact for fact in found.values() if fact.on == relation and fact.column == column]
+    kinds = [fact.kind for fact in of_column]
+    alter = f"ALTER TABLE {relation} ALTER COLUMN {quoted(column)}"
+    if "default" not in kinds and "generated column" not in kinds:
+        yield f"{alter} DROP DEFAULT"
+    for fact in of_column:
+        if fact.kind == "not null":
+            # There are no rows yet.
+            if fact.attributes["value"] == "true" and column not in not_null:
+                yield f"{alter} SET NOT NULL"
+        elif fact.kind == "sequence":
+            yield from fact.create if fact.attributes["owned"] else ()
+        elif fact.kind not in ("type", "generated column") and not (fact.kind in _USUAL and _is_usual(fact)):
+            yield from fact.create
+
+
 def _comes_with_its_column(fact: Fact) -> bool:
-    return fact.column is not None and (fact.kind != "sequence" or bool(fact.attributes["owned"]))
+    # A sequence that it does not own stays while it is away.
+    return fact.column is not None
 
 
 def _is_usual(fact: Fact) -> bool:
