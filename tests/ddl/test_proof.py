@@ -8,7 +8,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Column, Engine, Integer, MetaData, NullPool, Table, Text, create_engine, text
 from sqlalchemy.types import UserDefinedType
 
-from tests.databases import Templates
+from tests.databases import OWNER, Templates
 from workflow_models.ddl import Policy, RowSecurity
 from workflow_models.ddl.proof import Generated, Proof, ProofError, clone
 
@@ -56,6 +56,35 @@ class Level(UserDefinedType[str]):
 
     def get_col_spec(self, **kw: object) -> str:
         return "integer"
+
+
+def test_the_owner_sees_all_rows_also_while_row_security_is_forced(url: str) -> None:
+    forced = 'op.execute("ALTER TABLE tickets {} ROW LEVEL SECURITY")'
+    up, down = f"{forced.format('FORCE')}; {CREATE}", f"{DROP}; {forced.format('NO FORCE')}"
+    with (
+        clone(url, name="proven") as copy,
+        Proof(create_engine(copy.set(username=OWNER), poolclass=NullPool), desk) as proof,
+    ):
+        proof.of_steps(up, down, clean=False)
+        proof.run(down)
+
+        with pytest.raises(ProofError, match=r"^the downgrade loses 2 rows of tickets"):
+            proof.of_steps(up, f'op.execute("TRUNCATE tickets"); {down}', clean=False)
+
+
+def test_an_observer_who_does_not_see_all_rows_is_told_so(engine: Engine) -> None:
+    others = create_engine(engine.url.set(username="authenticator"), poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("GRANT SELECT ON tickets TO authenticator"))
+
+    with Proof(engine, desk, observer=others) as proof, pytest.raises(ProofError) as raised:
+        proof.rows()
+
+    assert str(raised.value) == (
+        "authenticator may not see all rows: query would be affected by row-level security policy for table "
+        '"tickets". Give Proof() an observer= that does: '
+        "the tables' owner, a superuser, a role with BYPASSRLS."
+    )
 
 
 def test_types_are_written_as_the_options_say(engine: Engine) -> None:

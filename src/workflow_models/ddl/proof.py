@@ -16,12 +16,14 @@ from alembic.operations.ops import DowngradeOps, MigrationScript, UpgradeOps
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, NullPool, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import ProgrammingError
 
 from . import snapshot as catalog
 from .item import quoted
 
 _REFUSAL = re.compile(r"^    raise NotImplementedError\(.*\)\n", re.MULTILINE)
 _SHOWN = 10
+_NOT_PERMITTED = "42501"
 
 Step = str | Callable[[], object]
 
@@ -140,9 +142,20 @@ class Proof:
         return self._snapshot(self._observer)
 
     def rows(self) -> catalog.Rows:
-        """Read which rows there are."""
+        """Read which rows there are.
+
+        :raises ProofError: where row security hides some from the observer.
+        """
         each = [self.metadata] if isinstance(self.metadata, MetaData) else self.metadata
-        return catalog.rows(self._observer, each)
+        try:
+            return catalog.rows(self._observer, each)
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) != _NOT_PERMITTED:
+                raise
+            raise ProofError(
+                f"{self._observer.engine.url.username} may not see all rows: {error.orig}. "
+                "Give Proof() an observer= that does: the tables' owner, a superuser, a role with BYPASSRLS."
+            ) from error
 
     def of(self, revision: Generated) -> None:
         """Prove a generated revision; it is applied in the end.
