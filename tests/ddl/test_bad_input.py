@@ -99,24 +99,52 @@ def test_a_function_that_names_a_missing_table_is_named(empty: Database, prove: 
     )
 
 
-def test_a_function_that_is_parsed_before_its_declared_table_is_there_is_named(
-    empty: Database, prove: Callable[..., Proof]
+@pytest.mark.parametrize(
+    ("function", "missing", "said"),
+    [
+        (
+            {"returns": "integer", "body": "BEGIN ATOMIC SELECT id FROM tickets; END"},
+            "tickets",
+            'relation "tickets" does not exist',
+        ),
+        (
+            {"returns": "integer", "body": "RETURN (SELECT id FROM public.tickets)"},
+            "tickets",
+            'relation "public.tickets" does not exist',
+        ),
+        (
+            {"returns": "SETOF tickets", "body": "SELECT * FROM tickets"},
+            "tickets",
+            'type "tickets" does not exist',
+        ),
+        (
+            {"returns": "integer", "body": "RETURN (SELECT note FROM notes)"},
+            "notes.note",
+            'column "note" does not exist',
+        ),
+        (
+            {"returns": "integer", "body": "RETURN (SELECT notes.note FROM notes)"},
+            "notes.note",
+            "column notes.note does not exist",
+        ),
+    ],
+    ids=["table", "table by its schema", "type of a table", "column", "column by its table"],
+)
+def test_a_function_that_is_parsed_before_what_it_names_is_there_is_told(
+    function: dict[str, str], missing: str, said: str, empty: Database, prove: Callable[..., Proof]
 ) -> None:
+    empty.execute("CREATE TABLE notes (id integer)")
     metadata = declared()
-    Function(
-        "latest", metadata, language="sql", returns="integer", body="BEGIN ATOMIC SELECT id FROM tickets; END"
-    )
+    Table("notes", metadata, Column("id", Integer), Column("note", Integer))
+    Function("latest", metadata, language="sql", **function)  # type: ignore[arg-type]
 
     with pytest.raises(CommandError) as raised:
         prove(empty, metadata=metadata).generate()
 
     first, *_, last = str(raised.value).splitlines()
-    assert first == (
-        "the models declare what PostgreSQL refuses. "
-        'Function public.latest: relation "tickets" does not exist'
-    )
+    assert first == f"the models declare what PostgreSQL refuses. Function public.latest: {said}"
     assert last == (
-        "tickets is declared, and not there yet: leave out what reads it in the revision that creates it, "
+        f"{missing} is declared, and not there yet: leave out what reads it in the revision that adds it, "
         "upgrade, and declare that then."
     )
 

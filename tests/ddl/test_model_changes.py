@@ -1,6 +1,7 @@
 """Whatever somebody edits in the models, the revision that is generated goes up, down and up again."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import (
@@ -190,6 +191,30 @@ def readers(schema: str | None = None) -> Callable[[MetaData], object]:
         )
         for name, other in (("a", "b"), ("b", "a"))
     ]
+
+
+def reading(
+    sql: str,
+    *columns: Column[Any],
+    schema: str | None = None,
+    more: Callable[[MetaData], object] | None = None,
+) -> MetaData:
+    """A policy that reads another table with these columns."""
+    metadata = desk(Policy("Read", "SELECT", using=f"EXISTS ({sql})"), more=more)
+    Table("others", metadata, Column("id", Integer, primary_key=True), *columns, RowSecurity(), schema=schema)
+    return metadata
+
+
+def hidden(schema: str) -> Callable[[MetaData], object]:
+    """A table of a schema that is not in the path, whose policy reads one that is called the same."""
+    return lambda metadata: Table(
+        "tickets",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        RowSecurity(),
+        Policy("Read", "SELECT", using="id IN (SELECT id FROM tickets)"),
+        schema=schema,
+    )
 
 
 def forced(*keys: SchemaItem, forced: bool) -> MetaData:
@@ -422,6 +447,41 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
     "policies that read tables of another schema": (
         lambda: desk(),
         lambda: desk(more=readers("desk")),
+    ),
+    "policy that reads a table which is added, by its schema": (
+        lambda: desk(),
+        lambda: reading("SELECT FROM public.others WHERE others.id = tickets.id"),
+    ),
+    "policy that reads a table of another schema which is added": (
+        lambda: desk(),
+        lambda: reading('SELECT FROM "desk" . others AS o WHERE o.id = tickets.id', schema="desk"),
+    ),
+    "policy that reads a table which is added, and its own": (
+        lambda: desk(),
+        lambda: reading(
+            "SELECT FROM tickets AS t JOIN others USING (id) WHERE t.id IN (SELECT tickets.id FROM tickets)"
+        ),
+    ),
+    "policy that reads a column which is added": (
+        lambda: reading("SELECT FROM others WHERE id > 1"),
+        lambda: reading("SELECT FROM others WHERE others.level = tickets.id", Column("level", Integer)),
+    ),
+    "policy that reads a column which is added in another schema": (
+        lambda: reading("SELECT FROM desk.others WHERE id > 1", schema="desk"),
+        lambda: reading("SELECT FROM desk.others WHERE level > 1", Column("level", Integer), schema="desk"),
+    ),
+    "policy that reads a column which gets another type": (
+        lambda: reading("SELECT FROM others WHERE level ~ '1'", Column("level", Text)),
+        lambda: reading("SELECT FROM others WHERE level > 1", Column("level", Integer)),
+    ),
+    "policies that read a column which is added, beside a table of the same name": (
+        lambda: reading("SELECT FROM desk.others", schema="desk", more=hidden("desk")),
+        lambda: reading(
+            "SELECT FROM desk.others WHERE level > 1",
+            Column("level", Integer),
+            schema="desk",
+            more=hidden("desk"),
+        ),
     ),
     "enum type": (
         lambda: desk(),

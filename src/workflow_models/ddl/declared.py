@@ -7,7 +7,7 @@ sides, under one search_path.
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from sqlalchemy import (
@@ -43,7 +43,8 @@ _TEMPORARY = "pg_temp"
 _PATIENCE = "5s"
 _LOCK_NOT_AVAILABLE = "55P03"
 _WRONG_KIND = "42809"
-_MISSING_TABLE = "42P01"
+# A table, a column, a type.
+_MISSING = ("42P01", "42703", "42704")
 _NOT_PERMITTED = "42501"
 # A table that is missing is created with these.
 _WITH_TABLE = (
@@ -114,7 +115,8 @@ def comparison(
     ]
     tables = [table for table in managed_tables(collections) if include(table)]
     _refuse_unless_clones_can_be_made(connection)
-    with _explained(tables), connection.begin_nested() as savepoint:
+    found: Facts = {}
+    with _explained(tables, found), connection.begin_nested() as savepoint:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
         # To compile the queries of the catalogs takes ten times as long as to run them.
         connection.exec_driver_sql("SET LOCAL jit = off")
@@ -126,7 +128,7 @@ def comparison(
             execution_options={"no_parameters": True},
         )
         # The core reports what it will drop.
-        found = _found(connection, collections, tables, [*known, *map(_name, dropped)])
+        found |= _found(connection, collections, tables, [*known, *map(_name, dropped)])
         with connection.begin_nested() as made:
             declared, rewriting = _declared(connection, collections, tables, known, found)
             made.rollback()
@@ -144,7 +146,7 @@ def comparison(
 
 
 @contextmanager
-def _explained(tables: Sequence[Table]) -> Iterator[None]:
+def _explained(tables: Sequence[Table], found: Facts) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, DeclarationError) as error:
@@ -155,14 +157,28 @@ def _explained(tables: Sequence[Table]) -> Iterator[None]:
                 "nothing was changed: run it again."
             ) from error
         if isinstance(error, DeclarationError):
-            missing = next((table for table in tables if f'"{table.fullname}"' in str(error)), None)
-            if missing is None or _sqlstate(cause) != _MISSING_TABLE:
+            missing = next(_missing(str(error), tables, found), None)
+            if missing is None or _sqlstate(cause) not in _MISSING:
                 raise
             raise DeclarationError(
-                f"{error}\n{missing.fullname} is declared, and not there yet: leave out what reads it in the "
-                "revision that creates it, upgrade, and declare that then."
+                f"{error}\n{missing} is declared, and not there yet: leave out what reads it in the "
+                "revision that adds it, upgrade, and declare that then."
             ) from cause
         raise ComparisonError(f"the database refused to be read: {error.orig}") from error
+
+
+def _missing(message: str, tables: Iterable[Table], found: Facts) -> Iterator[str]:
+    """Give the declared tables and columns that a message names, and that are not there."""
+    for table in tables:
+        for column in table.columns:
+            if ("type", _name(table), column.name) in found:
+                continue
+            of_table = rf'"(?:\w+\.)?{re.escape(table.fullname)}(?:\[\])?"'
+            if re.search(rf"(?:relation|type) {of_table}", message):
+                yield table.fullname
+            of_column = rf'(?:"{re.escape(column.name)}"|(?:\w+\.)?{re.escape(column.name)})'
+            if re.search(rf"column {of_column} ", message):
+                yield f"{table.fullname}.{column.name}"
 
 
 def _sqlstate(error: BaseException | None) -> str | None:
@@ -305,14 +321,13 @@ def _declared(
         if name in known or _oid(connection, name) is not None:
             granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
             declared |= {fact.key: fact for fact in granted}
+    lacking = [table for table in tables if not _columns_are_there(table, found)]
     functions, substitutes = read_functions(
         connection,
         _items(collections, Function),
         found,
         _visible(connection),
-        tables_stand=all(
-            ("type", _name(table), column.name) in found for table in tables for column in table.columns
-        ),
+        tables_stand=not lacking,
     )
     declared |= functions
     declared |= facts.of_declared_enums(enums_of(tables))
@@ -320,7 +335,7 @@ def _declared(
     rewriting: set[Key] = set()
     for together in _of_different_names(tables):
         with connection.begin_nested() as made:
-            of_tables = _of_tables(connection, together, _schemas(collections), substitutes)
+            of_tables = _of_tables(connection, together, lacking, _schemas(collections), substitutes, found)
             rewriting |= _rewriting(connection, together, of_tables, found)
             made.rollback()
         declared |= of_tables
@@ -349,11 +364,20 @@ def _of_different_names(tables: Iterable[Table]) -> list[list[Table]]:
 
 
 def _of_tables(
-    connection: Connection, tables: Sequence[Table], schemas: Sequence[str], substitutes: Substitutes
+    connection: Connection,
+    tables: Sequence[Table],
+    lacking: Iterable[Table],
+    schemas: Sequence[str],
+    substitutes: Substitutes,
+    found: Facts,
 ) -> Facts:
-    """Make clones of tables, and give the facts of them."""
+    """Make clones of tables, and give the facts of them.
+
+    :param lacking: tables, these or others, that are missing or lack columns: only clones can be read.
+    """
     declared: Facts = {}
-    others = _referenced(tables)
+    others = _bare_ones(tables, lacking)
+    clone_of = others | {table: table for table in tables}
     visible = _visible(connection)
     enums = enums_of((*tables, *others.values()))
     used = RelationsAndTypes(connection, (*tables, *others.values()), visible)
@@ -379,20 +403,25 @@ def _of_tables(
                     generator.traverse_single(
                         table, include_foreign_key_constraints=(), _is_metadata_operation=True
                     )
-            used.let_be_read(connection, tables)
-            for table in tables:
-                create_items(table, clones)
+            changing = {
+                **{table: clone_of[table].name for table in lacking},
+                **{table: table.name for table in _of_other_types(connection, tables, found)},
+            }
+            clone_names = {clone.name: table for table, clone in clone_of.items()} if changing else {}
+            with used.clones_are_read(connection, changing, clone_names) if changing else nullcontext():
+                for table in tables:
+                    create_items(table, clones)
             for table in tables:
                 for key in sorted(table.foreign_key_constraints, key=lambda key: tuple(key.column_keys)):
                     with _named(table):
                         _add(clones, key, others)
         targets = _clones(connection, tables, visible)
-        clone_of = others | {table: table for table in tables}
-        names = {
-            clone.name: _printed_schema(table, visible) + quoted(table.name)
-            for table, clone in clone_of.items()
-        }
-        read = facts.of_relations(connection, targets, schemas, names)
+        with used.clones_are_told(connection, clone_names) as other_names:
+            names = {
+                other_names.get(clone.name, clone.name): _printed_schema(table, visible) + quoted(table.name)
+                for table, clone in clone_of.items()
+            }
+            read = facts.of_relations(connection, targets, schemas, names)
         declared |= used.facts(substitutes.facts(read))
         for table in tables:
             logged = (f"ALTER TABLE {_name(table)} SET LOGGED",)
@@ -401,6 +430,29 @@ def _of_tables(
     finally:
         connection.execution_options(schema_translate_map={})
     return declared
+
+
+def _columns_are_there(table: Table, found: Facts) -> bool:
+    return all(("type", _name(table), column.name) in found for column in table.columns)
+
+
+_COLUMNS_OF_CLONES = text("""
+    SELECT relname::text, attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+    JOIN pg_class ON pg_class.oid = attrelid AND relkind = 'r' AND relnamespace = pg_my_temp_schema()
+    WHERE attnum > 0
+""")
+
+
+def _of_other_types(connection: Connection, tables: Iterable[Table], found: Facts) -> list[Table]:
+    """Give the tables a column of which has another type than its clone."""
+    declared = {(clone, column): type_ for clone, column, type_ in connection.execute(_COLUMNS_OF_CLONES)}
+
+    def differs(table: Table, column: str) -> bool:
+        fact = found.get(("type", _name(table), column))
+        type_ = str(fact.attributes["value"]).partition(" COLLATE ")[0] if fact else None
+        return type_ is not None and type_ != declared[table.name, column]
+
+    return [table for table in tables if any(differs(table, column.name) for column in table.columns)]
 
 
 @contextmanager
@@ -478,21 +530,20 @@ _MISSING_ROLES = text("""
 """)
 
 
-def _referenced(tables: Sequence[Table]) -> dict[Table, Table]:
-    """Give what stands for the tables of others that foreign keys go to, so that clones can have those keys.
+def _bare_ones(tables: Sequence[Table], lacking: Iterable[Table]) -> dict[Table, Table]:
+    """Give what stands for tables that foreign keys go to, or that are lacking, so that these can be named.
 
     With columns and keys only: their own foreign keys, policies and triggers need more of others.
     """
     taken = {table.name for table in tables}
     others: dict[Table, Table] = {}
-    for table in tables:
-        for key in table.foreign_key_constraints:
-            other = key.referred_table
-            if other in tables or other in others:
-                continue
-            name = f"referenced_{len(others)}" if other.name in taken else other.name
-            taken.add(name)
-            others[other] = _bare(other, name)
+    referred = [key.referred_table for table in tables for key in table.foreign_key_constraints]
+    for other in (*referred, *lacking):
+        if other in tables or other in others:
+            continue
+        name = f"referenced_{len(others)}" if other.name in taken else other.name
+        taken.add(name)
+        others[other] = _bare(other, name)
     return others
 
 

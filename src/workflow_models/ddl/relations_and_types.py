@@ -1,11 +1,11 @@
-"""What clones use besides each other: enum types, sequences, and tables that policies read.
+"""What clones use: enum types, sequences, and each other where their tables are not as declared.
 
 The real ones, since functions and expressions name them; where one is missing, or has other values, one of
 pg_temp under a name of its own stands for it, and is printed as what it stands for.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import ARRAY, Connection, Enum, Table, text
@@ -21,9 +21,16 @@ from .substitutes import identifier
 
 _PREFIX = "declared_object_"
 # With the schema of what it belongs to, or with its own.
-_PRINTED = re.compile(rf'(?:(?:[\w$]+|"(?:[^"]|"")+")\.)?\b({_PREFIX}\d+)\b(?P<column>\.)?')
+# Where it is named a second time, a number follows.
+_PRINTED = re.compile(rf'(?:(?:[\w$]+|"(?:[^"]|"")+")\.)?\b({_PREFIX}\d+)(?P<again>_\d+)?\b(?P<column>\.)?')
 # A table may be called as a type of another schema.
 _NO_TABLE = "".join(f"(?<!{word} )" for word in ("TABLE", "ON", "COLUMN", "REFERENCES"))
+
+# What is called without its schema, and is no clone.
+_VISIBLE = text("""
+    SELECT EXISTS (SELECT FROM pg_class WHERE relname = ANY (CAST(:names AS text[]))
+        AND relnamespace <> pg_my_temp_schema() AND pg_table_is_visible(oid))
+""")
 
 
 def enums_of(tables: Iterable[Table]) -> list[Enum]:
@@ -116,16 +123,47 @@ class RelationsAndTypes:
         self._real[substitute] = name, schema
         return quoted("pg_temp", substitute)
 
-    def let_be_read(self, connection: Connection, tables: Iterable[Table]) -> None:
-        """Let items on clones read tables that are missing: by the name of a clone alone they could not."""
-        for table in tables:
-            name = quoted(table.schema, table.name)
-            if table.schema is None or connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}):
-                continue
-            substitute = self._substitute(table.name, table.schema)
-            connection.exec_driver_sql(f"CREATE TABLE {substitute} (LIKE {quoted('pg_temp', table.name)})")
-            called = rf"{identifier(table.schema)}\s*\.\s*{identifier(table.name)}"
-            self._rewrites.append((rf'(?<![\w$".]){called}(?![\w$"])(?!\s*\()', substitute))
+    @contextmanager
+    def clones_are_read(
+        self, connection: Connection, tables: Mapping[Table, str], clones: Mapping[str, Table]
+    ) -> Iterator[None]:
+        """Let what names tables mean their clones.
+
+        :param tables: those that are missing, or have other columns, with the names of their clones.
+        :param clones: the tables that all clones stand for, by their names.
+        """
+        kept = list(self._rewrites)
+        for table, clone in tables.items():
+            schemas = [table.schema] if table.schema else self._visible
+            called = rf"(?:{'|'.join(map(identifier, schemas))})\s*\.\s*{identifier(table.name)}"
+            self._rewrites.append((rf'(?<![\w$".]){called}(?![\w$"])(?!\s*\()', quoted("pg_temp", clone)))
+        path = connection.scalar(text("SELECT current_setting('search_path')"))
+        change = text("SELECT set_config('search_path', :path, true)")
+        hidden = [name for name, table in clones.items() if not self._is_visible(table)]
+        by_name = any(map(self._is_visible, tables)) and not connection.scalar(_VISIBLE, {"names": hidden})
+        connection.execute(change, {"path": f"pg_temp, {path}" if by_name else path})
+        yield
+        connection.execute(change, {"path": path})
+        self._rewrites = kept
+
+    def _is_visible(self, table: Table) -> bool:
+        return table.schema is None or table.schema in self._visible
+
+    @contextmanager
+    def clones_are_told(
+        self, connection: Connection, clones: Mapping[str, Table]
+    ) -> Iterator[Mapping[str, str]]:
+        """Let PostgreSQL print names of clones that no real table has; gives them.
+
+        :param clones: the tables that they stand for, by their names.
+        """
+        others = {name: f"{_PREFIX}{len(self._real) + place}" for place, name in enumerate(clones)}
+        self._real |= {others[name]: (table.name, table.schema) for name, table in clones.items()}
+        for name, other in others.items():
+            connection.exec_driver_sql(f"ALTER TABLE {quoted('pg_temp', name)} RENAME TO {other}")
+        yield others
+        for name, other in others.items():
+            connection.exec_driver_sql(f"ALTER TABLE {quoted('pg_temp', other)} RENAME TO {quoted(name)}")
 
     @contextmanager
     def used(self, connection: Connection) -> Iterator[None]:
@@ -144,5 +182,7 @@ class RelationsAndTypes:
 
     def _printed(self, found: re.Match[str]) -> str:
         name, schema = self._real[found[1]]
+        if found["again"]:
+            return quoted(name + found["again"]) + (found["column"] or "")
         # In front of a column PostgreSQL names the table alone.
         return quoted(name) + "." if found["column"] else printed(name, schema, self._visible)
