@@ -111,7 +111,10 @@ def test_a_copy_has_the_owner_of_the_original(engine: Engine, url: str) -> None:
 
 
 def test_a_revision_that_only_stops_does_nothing_once_that_is_decided(engine: Engine) -> None:
-    stops = '    # ### begin\n    raise NotImplementedError("decide")\n    # ### end'
+    stops = (
+        "    # ### begin\n    from alembic.util import CommandError\n"
+        '    raise CommandError("decide")\n    # ### end'
+    )
     decided = Generated((), (), stops, "    pass").decided
 
     with Proof(engine, desk) as proof:

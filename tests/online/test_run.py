@@ -144,6 +144,22 @@ def test_a_revision_that_fails_leaves_those_before_it(library: Database, chain: 
     assert revisions(library) == ["lib2"]
 
 
+def test_a_revision_that_asks_for_a_decision_is_named(library: Database, chain: Chains) -> None:
+    asks = 'from alembic.util import CommandError\ndef upgrade(): raise CommandError("decide about books")\n'
+    chains = chain(plain("ALTER TABLE books ADD COLUMN isbn text", "SELECT 1"), asks)
+
+    with pytest.raises(MigrationError) as raised:
+        chains.upgrade(library)
+
+    path = chains.script.get_revision("lib2").path
+    assert str(raised.value) == (
+        "error: lib2 stops by itself.\n"
+        "  Happened: decide about books\n"
+        "  Unchanged: the database is at lib1.\n"
+        f"  Next: settle that in {path}, take out its `raise`, then run the same command again."
+    )
+
+
 def test_a_migrator_that_is_ended_by_the_server_says_so(library: Database, chain: Chains) -> None:
     one = chain(plain("LOCK TABLE books IN ACCESS EXCLUSIVE MODE", "SELECT"))
     with holding(library, "library.books") as holder:

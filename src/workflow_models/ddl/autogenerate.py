@@ -494,7 +494,8 @@ def _alike(column: Column[Any], other: Column[Any]) -> bool:
 
 
 def _refusing(message: str) -> NoteOp:
-    return NoteOp(f"raise NotImplementedError({_quoted(message)})")
+    # Alembic prints it without a traceback. Both lines go once that is decided.
+    return NoteOp("from alembic.util import CommandError", f"raise CommandError({_quoted(message)})")
 
 
 def stop_core(autogen_context: AutogenContext, table: Table | None) -> PriorityDispatchResult:

@@ -21,7 +21,9 @@ from sqlalchemy.exc import ProgrammingError
 from . import snapshot as catalog
 from .item import quoted
 
-_REFUSAL = re.compile(r"^    raise NotImplementedError\(.*\)\n", re.MULTILINE)
+_REFUSAL = re.compile(
+    r"^    from alembic\.util import CommandError\n    raise CommandError\(.*\)\n", re.MULTILINE
+)
 _SHOWN = 10
 _NOT_PERMITTED = "42501"
 

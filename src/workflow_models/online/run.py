@@ -291,6 +291,17 @@ class _Run:
                             patience.failures = 0
                         plan = left
                         patience.failed(error)
+                    except CommandError as error:
+                        connection.rollback()
+                        left = _left(plan, self._heads(probe), migration_context)
+                        stopped = next(step.revision for step in left if isinstance(step, RevisionStep))
+                        raise MigrationError(
+                            f"{stopped.revision} stops by itself.",
+                            happened=str(error),
+                            unchanged=f"{self._boundary(probe)}.",
+                            next_step=f"settle that in {stopped.path}, take out its `raise`, "
+                            f"then {self.again}",
+                        ) from error
 
     def _apply(self, connection: Connection, plan: list[Any], patience: Patience, watch: Watch) -> None:
         started = time.monotonic()
