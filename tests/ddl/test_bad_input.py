@@ -213,19 +213,51 @@ def test_in_a_read_only_transaction_it_says_so(upgraded: Database) -> None:
             compare(connection, models)
 
 
-def test_behind_somebody_who_has_a_table_for_himself_it_gives_up(
-    upgraded: Database, prove: Callable[..., Proof], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("held", "table"),
+    [
+        ("LOCK TABLE workflow_execution_logs", "workflow_execution_logs"),
+        (
+            'ALTER POLICY "Users can view workflow logs" ON workflow_execution_logs TO anon',
+            "workflow_execution_logs",
+        ),
+        ("LOCK TABLE profiles", "profiles"),
+    ],
+    ids=["ours", "ours, with what is altered on it", "the application's"],
+)
+def test_behind_somebody_who_has_a_table_for_himself_it_gives_up_and_names_both(
+    held: str, table: str, upgraded: Database, prove: Callable[..., Proof], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workflow_models.ddl.declared._PATIENCE", "10ms")
     with upgraded.connect(autocommit=False) as other:
-        other.execute("LOCK TABLE workflow_execution_logs")
+        other.execute(held.encode())
+        pid = other.info.backend_pid
 
         with pytest.raises(CommandError) as raised:
             prove(upgraded).generate()
 
     assert str(raised.value) == (
-        "nothing was compared: somebody has held workflow_execution_logs under ACCESS EXCLUSIVE for 10ms; "
+        f"nothing was compared: pid {pid} has {table} under ACCESS EXCLUSIVE, for more than 10ms; "
         "run it again once that is done."
+    )
+
+
+def test_behind_somebody_who_has_what_a_policy_reads_for_himself_it_names_both(
+    upgraded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflow_models.ddl.declared._PATIENCE", "10ms")
+    upgraded.execute("CREATE TABLE tickets (id integer PRIMARY KEY)")
+    metadata = declared(Policy("Mine", using="EXISTS (SELECT FROM profiles)"))
+    with upgraded.connect(autocommit=False) as other, upgraded.engine().connect() as connection:
+        other.execute("LOCK TABLE profiles")
+        pid = other.info.backend_pid
+
+        with pytest.raises(ComparisonError) as raised:
+            compare(connection, metadata)
+
+    assert str(raised.value) == (
+        f"a lock could not be had within 10ms, since pid {pid} has profiles under ACCESS EXCLUSIVE; "
+        "nothing was changed: run it again once that is done."
     )
 
 

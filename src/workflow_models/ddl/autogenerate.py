@@ -14,13 +14,23 @@ from alembic.autogenerate.render import render_op
 from alembic.operations import ops
 from alembic.operations.ops import MigrateOperation, OpContainer, UpgradeOps
 from alembic.util import CommandError, PriorityDispatchResult
-from sqlalchemy import ARRAY, CheckConstraint, ClauseElement, Column, DefaultClause, Enum, Table, TextClause
+from sqlalchemy import (
+    ARRAY,
+    CheckConstraint,
+    ClauseElement,
+    Column,
+    Connection,
+    DefaultClause,
+    Enum,
+    Table,
+    TextClause,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeEngine
 
 from .compare import Difference
-from .declared import ComparisonError, comparison, hold, managed_tables, print_alike
+from .declared import ComparisonError, comparison, held_by_others, hold, managed_tables, print_alike
 from .facts import Facts
 from .item import ITEMS, DeclarationError, only_what_is_granted, quoted
 from .order import Comparison, Step, plan, settled
@@ -225,18 +235,30 @@ def hold_tables(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -> Pri
     connection = autogen_context.connection
     assert connection is not None
     print_alike(connection)
+    managed = [
+        quoted(table.schema, table.name)
+        for table in managed_tables(autogen_context.metadata or ())
+        if autogen_context.run_object_filters(table, table.name, "table", False, None)
+    ]
     try:
-        hold(
-            connection,
-            [
-                table
-                for table in managed_tables(autogen_context.metadata or ())
-                if autogen_context.run_object_filters(table, table.name, "table", False, None)
-            ],
-        )
+        hold(connection, [*managed, *_held_and_reflected(autogen_context, connection)])
     except ComparisonError as error:
         raise CommandError(f"nothing was compared: {error}") from error
     return PriorityDispatchResult.CONTINUE
+
+
+def _held_and_reflected(autogen_context: AutogenContext, connection: Connection) -> Iterator[str]:
+    """Give the tables of others for which the core would wait: it reads all before it leaves some out."""
+    default = connection.dialect.default_schema_name
+    for schema, name in held_by_others(connection):
+        # The core calls the default one so.
+        of = None if schema == default else schema
+        if of and not (autogen_context.opts or {}).get("include_schemas"):
+            continue
+        if autogen_context.run_name_filters(of, "schema", {}) and autogen_context.run_name_filters(
+            name, "table", {"schema_name": of}
+        ):
+            yield quoted(schema, name)
 
 
 def _is_allowed(difference: Difference, allowed: set[str]) -> bool:

@@ -116,7 +116,7 @@ def comparison(
     tables = [table for table in managed_tables(collections) if include(table)]
     _refuse_unless_clones_can_be_made(connection)
     found: Facts = {}
-    with _explained(tables, found), connection.begin_nested() as savepoint:
+    with _explained(connection, tables, found), connection.begin_nested() as savepoint:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
         # To compile the queries of the catalogs takes ten times as long as to run them.
         connection.exec_driver_sql("SET LOCAL jit = off")
@@ -146,15 +146,17 @@ def comparison(
 
 
 @contextmanager
-def _explained(tables: Sequence[Table], found: Facts) -> Iterator[None]:
+def _explained(connection: Connection, tables: Sequence[Table], found: Facts) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, DeclarationError) as error:
         cause = error if isinstance(error, DBAPIError) else error.__cause__
         if _sqlstate(cause) == _LOCK_NOT_AVAILABLE:
+            holders = _holders(connection)
             raise ComparisonError(
-                f"a lock could not be had within {_PATIENCE}, since somebody alters what is compared; "
-                "nothing was changed: run it again."
+                f"a lock could not be had within {_PATIENCE}, since "
+                f"{'; '.join(holders) or 'somebody alters what is compared'}; "
+                "nothing was changed: run it again once that is done."
             ) from error
         if isinstance(error, DeclarationError):
             missing = next(_missing(str(error), tables, found), None)
@@ -186,13 +188,13 @@ def _sqlstate(error: BaseException | None) -> str | None:
     return state
 
 
-def hold(connection: Connection, tables: Iterable[Table]) -> None:
+def hold(connection: Connection, relations: Iterable[str]) -> None:
     """Take ACCESS SHARE on the tables that there are, for this transaction: what reads them waits no more.
 
+    :param relations: the tables, as statements say them.
     :raises ComparisonError: when somebody has one for himself for too long.
     """
-    for table in tables:
-        name = _name(table)
+    for name in relations:
         try:
             with connection.begin_nested():
                 before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
@@ -204,13 +206,46 @@ def hold(connection: Connection, tables: Iterable[Table]) -> None:
                 )
         except DBAPIError as error:
             if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
+                holders = _holders(connection, name)
                 raise ComparisonError(
-                    f"somebody has held {name} under ACCESS EXCLUSIVE for {_PATIENCE}; "
-                    "run it again once that is done."
+                    f"{'; '.join(holders) or f'somebody had {name} under ACCESS EXCLUSIVE'}, for more than "
+                    f"{_PATIENCE}; run it again once that is done."
                 ) from error
             # Of a foreign table nothing else can be said than that it is one.
             if _sqlstate(error) not in (_NOT_PERMITTED, _WRONG_KIND):
                 raise
+
+
+# A reader waits for both, for the one that waits too.
+_HELD = """
+    FROM pg_locks JOIN pg_class ON pg_class.oid = relation AND relkind IN ('r', 'p', 'v', 'm', 'f')
+    WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND mode = 'AccessExclusiveLock' AND pid <> pg_backend_pid() AND relpersistence <> 't'
+        AND oid >= 16384
+"""
+_HOLDERS = text(f"""
+    SELECT 'pid ' || pid || CASE WHEN granted THEN ' has ' ELSE ' waits to have ' END || oid::regclass
+        || ' under ACCESS EXCLUSIVE'
+    {_HELD} AND (oid = to_regclass(:name) OR CAST(:name AS text) IS NULL)
+    ORDER BY granted DESC, pid, oid::regclass::text
+""")
+_ARE_HELD = text(f"""
+    SELECT DISTINCT (SELECT nspname::text FROM pg_namespace WHERE oid = relnamespace), relname::text
+    {_HELD}
+""")
+
+
+def held_by_others(connection: Connection) -> Sequence[tuple[str, str]]:
+    """Give the schema and the name of all tables that somebody has for himself at the moment."""
+    return [(schema, name) for schema, name in connection.execute(_ARE_HELD)]
+
+
+def _holders(connection: Connection, name: str | None = None) -> Sequence[str]:
+    """Say who has tables for himself, or waits to have them.
+
+    :param name: of the table that is asked for; None for all.
+    """
+    return connection.scalars(_HOLDERS, {"name": name}).all()
 
 
 def _collections(metadata: MetaData | Sequence[MetaData]) -> Sequence[MetaData]:
