@@ -68,6 +68,36 @@ def test_a_column_that_may_have_been_renamed_is_pointed_out(
     )
 
 
+@pytest.mark.parametrize("schema", [None, "desk"])
+def test_a_table_that_may_have_been_renamed_is_pointed_out(
+    schema: str | None, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    empty.execute("CREATE SCHEMA desk")
+    old, new = (MetaData(schema=schema) for _ in range(2))
+    for name, metadata in (("tickets", old), ("issues", new)):
+        Table(
+            name, metadata, Column("id", Integer, primary_key=True), Column("title", Text, unique=True),
+            Index("by_title", "title"), RowSecurity(), Policy("Old", "SELECT", using="id > 0"),
+        )  # fmt: skip
+    with empty.engine().begin() as connection:
+        old.create_all(connection)
+    options = {"include_schemas": True, "include_object": None, "version_table_schema": None}
+    proof = prove(empty, metadata=new, **options)
+
+    revision = proof.generate()
+
+    renaming = f"op.rename_table('tickets', 'issues'{', schema=' + repr(schema) if schema else ''})"
+    assert (
+        "decide about table tickets (or is it what issues was called? "
+        f"then let this revision do nothing but {renaming}): not in the models"
+    ) in revision.upgrade
+    # As it stands, and as it is advised.
+    proof.of(revision.decided)
+    proof.run(revision.downgrade)
+    proof.run(renaming)
+    assert not proof.generate().refuses
+
+
 def test_a_rewrite_of_a_table_is_announced(upgraded: Database, prove: Callable[..., Proof]) -> None:
     revision, summary = generated(
         upgraded, prove, "ALTER TABLE workflow_execution_logs ALTER duration_ms TYPE bigint"
@@ -353,6 +383,24 @@ def test_a_setting_that_a_superuser_has_changed_by_then_is_passed_over(
     proof.run(revision.upgrade)
     upgraded.execute(setting.format("SET", "= 'x'"), user=upgraded.superuser)
     proof.run(revision.downgrade)
+
+
+def test_a_key_that_was_not_enforced_stays_enforced_where_its_owner_downgrades(
+    upgraded: Database, prove: Callable[..., Proof]
+) -> None:
+    upgraded.execute("ALTER TABLE workflow_definitions DISABLE TRIGGER ALL", user=upgraded.superuser)
+    proof = prove(upgraded)
+    revision = proof.generate()
+    proof.run(revision.upgrade)
+
+    proof.run(revision.downgrade)
+
+    assert "# Its triggers are a superuser's to disable; for anybody else they stay" in revision.downgrade
+    not_as_usual = """
+        SELECT conname::text FROM pg_constraint WHERE NOT convalidated UNION ALL
+        SELECT tgname::text FROM pg_trigger WHERE tgisinternal AND tgenabled <> 'O'
+    """
+    assert upgraded.execute(not_as_usual) == []
 
 
 def test_odd_names_and_texts_come_back_as_they_were(upgraded: Database, prove: Callable[..., Proof]) -> None:

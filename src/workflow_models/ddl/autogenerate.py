@@ -371,12 +371,30 @@ def _mend_core(container: OpContainer, compared: Comparison) -> None:
         elif isinstance(op, ops.ModifyTableOps):
             lost += _losses_in(op, compared)
         elif isinstance(op, ops.DropTableOp):
-            lost.append(f"table {op.table_name}")
+            lost.append(f"table {op.table_name}{_renamed(op, container)}")
             again = restoring_table(quoted(op.schema, op.table_name), compared.dropped)
             container.ops[container.ops.index(op)] = UndecidedOp(op, _title(op), again)
     if lost:
         what = " and ".join(lost)
         container.ops.insert(0, _refusing(f"decide about {what}: not in the models, and lost when dropped."))
+
+
+def _renamed(dropped: ops.DropTableOp, container: OpContainer) -> str:
+    """Ask whether a table with the same columns is the same one under another name."""
+    columns = dropped.to_table().columns.keys()
+    alike = [
+        op
+        for op in container.ops
+        if isinstance(op, ops.CreateTableOp)
+        and op.schema == dropped.schema
+        and sorted(op.to_table().columns.keys()) == sorted(columns)
+    ]
+    if not alike:
+        return ""
+    schema = f", schema={dropped.schema!r}" if dropped.schema else ""
+    renaming = f"op.rename_table({dropped.table_name!r}, {alike[0].table_name!r}{schema})"
+    called = " or ".join(op.table_name for op in alike)
+    return f" (or is it what {called} was called? then let this revision do nothing but {renaming})"
 
 
 def _put_children_first(container: OpContainer, dropped: Facts) -> None:
@@ -575,6 +593,7 @@ def _render(autogen_context: AutogenContext, op: StepsOp) -> list[str]:
             if statement.startswith(_CONCURRENTLY) and not difference.with_table:
                 block += _concurrently(prefix, statement)
             else:
+                block += _warnings(difference, statement)
                 block += _inside(prefix, difference, statement, indent=8)
         inner = re.sub("(?m)^", "    ", "\n".join(block))
         lines.append(f"with {prefix}get_context().autocommit_block():\n{inner}")
@@ -637,6 +656,8 @@ def _warnings(difference: Difference, statement: str) -> list[str]:
         return [
             f"# ACCESS EXCLUSIVE on {difference.fact.on} while it may be rewritten: nobody reads it then."
         ]
+    if statement.startswith("DO $triggers$"):
+        return ["# Its triggers are a superuser's to disable; for anybody else they stay enabled."]
     if difference.fact.kind == "setting":
         parameter = quoted(*difference.fact.name.split("."))
         return [f"# Needs a superuser, or SET ON PARAMETER {parameter}; what is so by then is passed over."]

@@ -124,7 +124,7 @@ SELECT kind, conname::text,
         || 'FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_constraint AS c ON c.oid = tgconstraint '
         || 'JOIN jsonb_each_text(' || quote_literal(modes::text) || ') AS mode ON mode.key = proname WHERE c.conname = '
         || quote_literal(conname) || ' AND c.conrelid = ' || quote_literal(:relation)
-        || '::regclass LOOP EXECUTE alter; END LOOP; END $triggers$'] END
+        || '::regclass AND current_setting(''is_superuser'')::boolean LOOP EXECUTE alter; END LOOP; END $triggers$'] END
     || {comment("'CONSTRAINT ' || quote_ident(conname) || ' ON ' || :relation", "oid", "pg_constraint")},
     CASE WHEN contype IN ('p', 'u') AND definition NOT LIKE '%WITHOUT OVERLAPS%' THEN ARRAY[
             replace({_INDEX_DEFINITION.format("conindid")}, 'INDEX ' || quote_ident(conname) || ' ON', 'INDEX ' || next || ' ON'),
