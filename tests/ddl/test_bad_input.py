@@ -3,13 +3,14 @@
 # SQL reads better in its own lines.
 # ruff: noqa: E501
 
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from alembic.util import CommandError
-from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, event, text
+from sqlalchemy import CheckConstraint, Column, Index, Integer, MetaData, Table, event, text
 from sqlalchemy.schema import SchemaItem
 
 from tests.databases import Database
@@ -65,6 +66,21 @@ REFUSED = {
     "functions whose types are the same": (
         in_desk({"arguments": "a int"}, {"arguments": "a integer"}),
         "Function desk.f: declared twice with arguments of the same types",
+    ),
+    "CHECK that leaves its parentheses": (
+        declared(CheckConstraint("id > 0) OR (true", name="positive")),
+        "CHECK positive on tickets: its expression leaves its parentheses: id > 0) OR (true",
+    ),
+    "CHECK that ends in a comment": (
+        declared(CheckConstraint("id > 0 -- that's it", name="positive")),
+        (
+            "CHECK positive on tickets: its expression ends in a comment, that goes on behind it: "
+            "id > 0 -- that's it"
+        ),
+    ),
+    "index that leaves its parentheses": (
+        declared(Index("by_id", text("(id + 1), (id"))),
+        "Index by_id on tickets: its expression does not close its parentheses: (id + 1), (id",
     ),
     "constraint that does not parse": (
         declared(CheckConstraint("id >", name="positive")),
@@ -162,6 +178,76 @@ def test_two_items_about_the_same_are_refused_when_they_are_declared(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{what} is declared twice on tickets$"):
         declared(*items)
+
+
+NOT_ONE_EXPRESSION = {
+    "true) OR (true": "leaves its parentheses",
+    "true) WITH CHECK (true": "leaves its parentheses",
+    "ARRAY[1) > (2]": "leaves its parentheses",
+    "title = ')' OR (id > 1": "does not close its parentheses",
+    "id = 1 /* one /* two */ )": "does not end what it quotes or comments",
+    "title = 'it''s": "does not end what it quotes or comments",
+    'title = "it': "does not end what it quotes or comments",
+    "title = $a$it $b$": "does not end what it quotes or comments",
+    r"title = E'\\') OR ('": "leaves its parentheses",
+}
+
+
+@pytest.mark.parametrize(("sql", "wrong"), NOT_ONE_EXPRESSION.items())
+@pytest.mark.parametrize(
+    ("item", "what"),
+    [
+        (lambda sql: Policy("Mine", using=sql), "Policy 'Mine' on tickets: its using"),
+        (lambda sql: Policy("Mine", check=sql), "Policy 'Mine' on tickets: its check"),
+        (
+            lambda sql: Trigger("touch", "BEFORE", "UPDATE", "f()", when=sql),
+            "Trigger 'touch' on tickets: its when",
+        ),
+    ],
+    ids=["using", "check", "when"],
+)
+def test_an_expression_that_is_more_or_less_than_one_is_refused_when_it_is_declared(
+    item: Callable[[str], SchemaItem], what: str, sql: str, wrong: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(what)) as raised:
+        declared(item(sql))
+
+    assert str(raised.value) == f"{what} {wrong}: {sql}"
+
+
+def test_arguments_that_leave_their_parentheses_are_refused_when_they_are_declared() -> None:
+    with pytest.raises(
+        ValueError, match=r"^function public.f: its list of arguments leaves its parentheses:"
+    ):
+        Function("f", MetaData(), arguments="a integer) RETURNS void (b", returns="integer", body="SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "id = 1 -- that's (all",
+        "/* one ( /* two ) */ ' */ id = 1",
+        "id::text <> E'\\'(' AND id::text <> '\\'",
+        "id::text <> $$ ) $$ AND id::text <> $a$ $$ ( $a$",
+        "id = (ARRAY[(1), 2])[1] -- (",
+        "id = 1 -- (\n",
+    ],
+)
+def test_whatever_an_expression_quotes_or_comments_is_declared(sql: str, empty: Database) -> None:
+    metadata = declared(
+        Policy("Mine", using=sql, check=sql),
+        Trigger("touch", "BEFORE", "UPDATE", "touch()", when=sql.replace("id", "NEW.id")),
+    )
+    Function(
+        "touch",
+        metadata,
+        returns="trigger",
+        body="BEGIN RAISE NOTICE '%', $function$ done $function$; RETURN NEW; END",
+    )
+    with empty.engine().connect() as connection:
+        metadata.create_all(connection)
+
+        assert compare(connection, metadata) == []
 
 
 def test_two_functions_of_one_signature_are_refused_when_they_are_declared() -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from sqlalchemy import (
+    CheckConstraint,
     Column,
     Connection,
     Enum,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     PrimaryKeyConstraint,
     Table,
+    TextClause,
     UniqueConstraint,
     text,
 )
@@ -28,6 +30,7 @@ from sqlalchemy.sql.ddl import SchemaGenerator, sort_tables
 from . import dependencies, facts
 from .compare import Difference, differences
 from .dependencies import Key
+from .expression import ends_in_comment, fault
 from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
@@ -432,6 +435,8 @@ def _of_tables(
     generator = SchemaGenerator(clones.dialect, clones, checkfirst=False)  # type: ignore[no-untyped-call]
     try:
         with substitutes.called(connection), used.used(connection):
+            for table in tables:
+                _refuse_what_leaves_its_parentheses(table)
             for table in (*others.values(), *tables):
                 with _named(table):
                     # Its foreign keys and items come once all that they name is there.
@@ -488,6 +493,23 @@ def _of_other_types(connection: Connection, tables: Iterable[Table], found: Fact
         return type_ is not None and type_ != declared[table.name, column]
 
     return [table for table in tables if any(differs(table, column.name) for column in table.columns)]
+
+
+def _refuse_what_leaves_its_parentheses(table: Table) -> None:
+    """SQLAlchemy writes the expressions of its own items as they are."""
+    checks = (item for item in table.constraints if isinstance(item, CheckConstraint))
+    indexed = ((index, sql) for index in table.indexes for sql in index.expressions)
+    written = (
+        *((f"CHECK {check.name or ''}".strip(), check.sqltext) for check in checks),
+        *((f"Index {index.name}", sql) for index, sql in indexed),
+        *((f"Column {each.name}", each.computed.sqltext) for each in table.columns if each.computed),
+    )
+    for what, sql in written:
+        if not isinstance(sql, TextClause):
+            continue
+        wrong = fault(sql.text) or (ends_in_comment(sql.text) and "ends in a comment, that goes on behind it")
+        if wrong:
+            raise DeclarationError(f"{what} on {table.fullname}: its expression {wrong}: {sql.text}")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import MetaData
 
+from .expression import fault
 from .grant import grant_statement
 from .item import MetaDataItem, literal, names, quoted, revoke_defaults
 
@@ -61,7 +62,7 @@ class Function(MetaDataItem):
 
     Nobody but its owner and the roles in ``execute`` may call it.
 
-    :param arguments: as between the parentheses of CREATE FUNCTION.
+    :param arguments: as between the parentheses of CREATE FUNCTION, which it may not leave.
     :param returns: as behind RETURNS.
     :param body: compared to the letter. One that starts with BEGIN ATOMIC or RETURN is not quoted: PostgreSQL
         parses it at once, so that what it names must be there, and prints it in its own words.
@@ -94,6 +95,9 @@ class Function(MetaDataItem):
         if_exists: bool = False,
         if_missing: bool = False,
     ) -> None:
+        wrong = fault(arguments)
+        if wrong:
+            raise ValueError(f"function {schema}.{name}: its list of arguments {wrong}: {arguments}")
         self.name = name
         self.body = body
         self.returns = returns
@@ -121,7 +125,7 @@ class Function(MetaDataItem):
         signature = f"{quoted(schema, self.name)}({self.arguments})"
         identity = f"{quoted(schema, self.name)}({_without_defaults(self.arguments)})"
         settings = "".join(f"\nSET {name} = {value}" for name, value in self.settings.items())
-        body = self.body if self.body_is_parsed else f"AS $function${self.body}$function$"
+        body = self.body if self.body_is_parsed else f"AS {_quoted(self.body)}"
         statements = [
             (
                 f"CREATE OR REPLACE FUNCTION {signature} RETURNS {self.returns}\n"
@@ -148,6 +152,14 @@ class Function(MetaDataItem):
             + " ".join(f"{statement};" for statement in statements)
             + " END IF; END $missing$"
         ]
+
+
+def _quoted(body: str) -> str:
+    """Quote as PostgreSQL prints it."""
+    tag = "function"
+    while f"${tag}" in body:
+        tag += "x"
+    return f"${tag}${body}${tag}$"
 
 
 _PARSED = re.compile(r"\s*(BEGIN\s+ATOMIC|RETURN)\b", re.IGNORECASE)

@@ -1,6 +1,6 @@
 """What all items have in common: where they belong, and that ``create_all()`` creates them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
@@ -8,6 +8,8 @@ from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
+
+from .expression import fault
 
 # With the driver's own paramstyle each % in a name would be doubled.
 _preparer = postgresql.dialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
@@ -62,8 +64,17 @@ class TableItem(SchemaItem):
         """
         raise NotImplementedError
 
+    @property
+    def expressions(self) -> Mapping[str, str | None]:
+        """What of it is SQL that stands between parentheses."""
+        return {}
+
     def _set_parent(self, parent: Any, **kw: Any) -> None:
         assert isinstance(parent, Table)
+        for what, sql in self.expressions.items():
+            wrong = fault(sql or "")
+            if wrong:
+                raise ValueError(f"{described(self)} on {parent.fullname}: its {what} {wrong}: {sql}")
         if not any(items_of(parent, TableItem)):
             event.listen(parent, "after_create", _created)
             if not event.contains(parent.metadata, "after_create", _all_created):

@@ -1,9 +1,10 @@
 """Row security: whether a table has it, and its policies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Table
 
+from .expression import enclosed
 from .item import TableItem, names, quoted, roles
 
 
@@ -36,7 +37,8 @@ class Policy(TableItem):
     :param restrictive: rows must pass all restrictive policies, and one that is not.
     :param using: SQL that rows must satisfy to be seen, updated or deleted.
     :param check: SQL that new rows must satisfy.
-    :raises ValueError: for another command, or an expression that the command cannot have.
+    :raises ValueError: for another command, or an expression that the command cannot have; once it stands on
+        a table, for one that leaves its parentheses.
     """
 
     def __init__(
@@ -62,11 +64,15 @@ class Policy(TableItem):
         self.using = using
         self.check = check
 
+    @property
+    def expressions(self) -> Mapping[str, str | None]:
+        return {"using": self.using, "check": self.check}
+
     def statements(self, table: Table, schema: str | None) -> Sequence[str]:
         return [
             f"CREATE POLICY {quoted(self.name)} ON {quoted(schema, table.name)}"
             + (" AS RESTRICTIVE" if self.restrictive else "")
             + f" FOR {self.command} TO {roles(self.to)}"
-            + (f" USING ({self.using})" if self.using is not None else "")
-            + (f" WITH CHECK ({self.check})" if self.check is not None else "")
+            + (f" USING {enclosed(self.using)}" if self.using is not None else "")
+            + (f" WITH CHECK {enclosed(self.check)}" if self.check is not None else "")
         ]

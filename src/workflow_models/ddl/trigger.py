@@ -1,9 +1,10 @@
 """Triggers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Table
 
+from .expression import enclosed
 from .item import TableItem, names, quoted
 
 _ENABLED = {"ORIGIN": None, "DISABLED": "DISABLE", "REPLICA": "ENABLE REPLICA", "ALWAYS": "ENABLE ALWAYS"}
@@ -44,13 +45,17 @@ class Trigger(TableItem):
         self.each = each
         self.enabled = enabled
 
+    @property
+    def expressions(self) -> Mapping[str, str | None]:
+        return {"when": self.when}
+
     def statements(self, table: Table, schema: str | None) -> Sequence[str]:
         columns = f" OF {', '.join(map(quoted, self.columns))}" if self.columns else ""
         events = " OR ".join(event + (columns if event == "UPDATE" else "") for event in self.events)
         relation = quoted(schema, table.name)
         created = [
             f"CREATE TRIGGER {quoted(self.name)} {self.timing} {events} ON {relation} FOR EACH {self.each}"
-            + (f" WHEN ({self.when})" if self.when else "")
+            + (f" WHEN {enclosed(self.when)}" if self.when else "")
             + f" EXECUTE FUNCTION {self.function}"
         ]
         mode = _ENABLED[self.enabled]
