@@ -35,6 +35,7 @@ from workflow_models.ddl import (
     ColumnOptions,
     Function,
     Grant,
+    GrantOn,
     Policy,
     RowSecurity,
     Schema,
@@ -170,11 +171,18 @@ def states(
     )
 
 
-def numbered(increment: int = 2, *, schema: str | None = None) -> MetaData:
-    """A table whose default takes values of a sequence that no table owns."""
+def numbered(
+    increment: int = 2, *, schema: str | None = None, used: bool = True, to: str | None = None
+) -> MetaData:
+    """A sequence that no table owns, of which a default takes values, or none does."""
     metadata = desk()
     sequence = Sequence("Odd numbers", metadata=metadata, schema=schema, increment=increment)
-    metadata.tables["tickets"].append_column(Column("number", Integer, server_default=sequence.next_value()))
+    if to:
+        GrantOn("USAGE", sequence.name, metadata, to=to, schema=schema)
+    if used:
+        metadata.tables["tickets"].append_column(
+            Column("number", Integer, server_default=sequence.next_value())
+        )
     return metadata
 
 
@@ -440,6 +448,22 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
         lambda: numbered(schema="desk"),
         lambda: numbered(4, schema="desk"),
     ),
+    "sequence by itself that is granted": (
+        lambda: desk(),
+        lambda: numbered(schema="desk", to="anon"),
+    ),
+    "sequence by itself that others are granted": (
+        lambda: numbered(to="anon"),
+        lambda: numbered(to="authenticated"),
+    ),
+    "sequence that nothing uses": (
+        lambda: desk(),
+        lambda: numbered(used=False, to="anon"),
+    ),
+    "sequence that nothing uses in larger steps": (
+        lambda: numbered(schema="desk", used=False),
+        lambda: numbered(4, schema="desk", used=False),
+    ),
     "policies that read tables which come later": (
         lambda: desk(),
         lambda: desk(more=readers()),
@@ -598,6 +622,7 @@ def test_a_change_of_the_models_goes_up_and_down(
         in_schema(*states()),
         numbered(),
         numbered(schema="desk"),
+        numbered(used=False, to="anon"),
         desk(more=readers()),
         desk(more=readers("desk")),
     ],
@@ -608,6 +633,7 @@ def test_a_change_of_the_models_goes_up_and_down(
         "enum type beside its table",
         "sequence by itself",
         "sequence by itself in another schema",
+        "sequence that nothing uses",
         "policies that read tables which come later",
         "policies that read tables of another schema",
     ],

@@ -23,6 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy import Sequence as DeclaredSequence
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import AddConstraint
 from sqlalchemy.sql.ddl import SchemaGenerator, sort_tables
@@ -135,7 +136,8 @@ def comparison(
         with connection.begin_nested() as made:
             declared, rewriting = _declared(connection, collections, tables, known, found)
             made.rollback()
-        standalone = {printed(each.name, each.schema, _visible(connection)) for each in sequences_of(tables)}
+        visible = _visible(connection)
+        standalone = {printed(each.name, each.schema, visible) for each in _sequences(collections, tables)}
         declared, found = (_without_sequences(standalone, each) for each in (declared, found))
         _expect_one_owner(connection, declared, found)
         differing = list(_reported(declared, found))
@@ -307,12 +309,15 @@ def _found(
     there = _targets(connection, tables)
     found |= facts.of_relations(connection, there, schemas, {})
     found |= facts.of_enums(connection, enums_of(tables))
-    sequences = [(each.schema, each.name, quoted(each.schema, each.name)) for each in sequences_of(tables)]
+    sequences = [
+        (each.schema, each.name, quoted(each.schema, each.name)) for each in _sequences(collections, tables)
+    ]
     found |= facts.of_sequences(connection, sequences)
+    granted_on = [quoted(grant.schema, grant.table) for grant in _items(collections, GrantOn)]
     granted = [
         Target(oid, name)
-        for grant in _items(collections, GrantOn)
-        if (oid := _oid(connection, name := quoted(grant.schema, grant.table))) is not None
+        for name in dict.fromkeys([*granted_on, *(name for *_, name in sequences)])
+        if (oid := _oid(connection, name)) is not None
     ]
     found |= facts.of_privileges(connection, granted)
     known = [*known, *(name for *_, name in sequences)]
@@ -353,8 +358,10 @@ def _declared(
     declared: Facts = {}
     for schema in _items(collections, Schema):
         declared |= _of_schema(connection, schema)
+    sequences = _sequences(collections, tables)
+    # The version table, and the sequences, are there at the latest when a revision runs.
+    known = [*known, *(quoted(each.schema, each.name) for each in sequences)]
     for grant in _items(collections, GrantOn):
-        # The version table is there at the latest when a revision runs.
         name = quoted(grant.schema, grant.table)
         if name in known or _oid(connection, name) is not None:
             granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
@@ -369,7 +376,7 @@ def _declared(
     )
     declared |= functions
     declared |= facts.of_declared_enums(enums_of(tables))
-    declared |= declared_sequences(connection, sequences_of(tables))
+    declared |= declared_sequences(connection, sequences)
     rewriting: set[Key] = set()
     for together in _of_different_names(tables):
         with connection.begin_nested() as made:
@@ -634,9 +641,22 @@ def _on_dropped(connection: Connection, tables: Sequence[Table]) -> Facts:
     }
 
 
+def _sequences(collections: Sequence[MetaData], tables: Iterable[Table]) -> list[DeclaredSequence]:
+    """Give the sequences that are declared by themselves, whether a table uses them or not."""
+    sequences = [*sequences_of(tables), *(each for of in collections for each in of._sequences.values())]
+    return list({(sequence.schema, sequence.name): sequence for sequence in sequences}.values())
+
+
 def _without_sequences(names: Collection[str], facts_: Facts) -> Facts:
     """Leave out, where tables use or own them, sequences that are compared by themselves."""
-    return {key: fact for key, fact in facts_.items() if key[0] != "sequence" or key[2] not in names}
+    used = {key: fact for key, fact in facts_.items() if key[0] == "sequence" and key[2] in names}
+    granted = {(fact.on, f" on the sequence of {quoted(fact.column)}") for fact in used.values()}
+    return {
+        key: fact
+        for key, fact in facts_.items()
+        if key not in used
+        and not (key[0] == "grant" and any(key[1] == on and key[2].endswith(name) for on, name in granted))
+    }
 
 
 def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> None:

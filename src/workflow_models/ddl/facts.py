@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Enum, TextClause, text
 
-from .item import literal, quoted
+from .item import literal, only_what_is_granted, quoted
 from .relation import GRANTS, RELATIONS, SEQUENCE
 from .schema import FUNCTIONS, SCHEMA, SETTINGS
 
@@ -201,11 +201,12 @@ def of_sequences(connection: Connection, sequences: Iterable[tuple[str | None, s
         for schema, name, relation in sequences
         for row in connection.execute(SEQUENCE, {"relation": relation, "name": quoted(schema, name)})
     )
-    return {
-        fact.key: fact
+    made = (
+        (fact, quoted(schema, name))
         for schema, name, row in read
         for fact in _each(schema or name, [("standalone sequence", name, *row)])
-    }
+    )
+    return {fact.key: replace(fact, create=(*fact.create, only_what_is_granted(name))) for fact, name in made}
 
 
 _ENUM_VALUES = text(

@@ -48,17 +48,18 @@ class Grant(TableItem):
 
 
 class GrantOn(MetaDataItem):
-    """Privileges that roles have on a table that no model declares, as Alembic's version table.
+    """Privileges that roles have on a ``Sequence``, or on a table that no model declares, as Alembic's own.
 
     What is not granted by an item nobody but the owner has. Nothing of it is compared, nor granted, where the
     table does not exist.
 
     :param privileges: as SELECT.
-    :param table: its name.
+    :param table: its name, or that of the sequence.
     :param to: role names; where one does not exist, it is passed over.
     """
 
     distinct = ("privileges", "to", "schema", "table")
+    made_when = "after_create"
 
     def __init__(
         self,

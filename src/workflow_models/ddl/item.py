@@ -83,14 +83,16 @@ class TableItem(SchemaItem):
 
 
 class MetaDataItem:
-    """An object beside the tables of a MetaData, created before them."""
+    """An object beside the tables of a MetaData."""
 
     distinct: ClassVar[Sequence[str]] = ("name",)
     """The attributes in which two of a kind must differ."""
+    made_when: ClassVar[str] = "before_create"
+    """Whether tables and sequences are made before it, or after it."""
 
     def __init__(self, metadata: MetaData) -> None:
         _append(metadata, self)
-        event.listen(metadata, "before_create", self._create)
+        event.listen(metadata, self.made_when, self._create)
 
     def statements(self, schema: str | None) -> Sequence[str]:
         """Give the statements that create the object.
