@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
 from dataclasses import replace
 from itertools import groupby
 from logging import getLogger
@@ -21,7 +20,6 @@ from sqlalchemy import (
     Column,
     Connection,
     DefaultClause,
-    Enum,
     Table,
     TextClause,
 )
@@ -34,6 +32,7 @@ from .declared import ComparisonError, comparison, held_by_others, hold, managed
 from .facts import Facts
 from .item import ITEMS, DeclarationError, only_what_is_granted, quoted
 from .order import Comparison, Step, plan, settled
+from .relations_and_types import enum_in, native
 from .restored import restoring, restoring_table
 from .summary import Summary
 
@@ -446,13 +445,13 @@ def _mended(item: Any) -> Any:
 
 def _never_created(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     """Give a type that the core does not create again where it is an enum type, or an array of one."""
-    if isinstance(type_, Enum) and type_.native_enum:
-        return postgresql.ENUM(*type_.enums, name=type_.name, schema=type_.schema, create_type=False)
-    if isinstance(type_, ARRAY):
-        array = copy(type_)
-        array.item_type = _never_created(type_.item_type)
-        return array
-    return type_
+    enum = enum_in(type_)
+    if enum is None:
+        return type_
+    own = native(type_)
+    if not isinstance(own, ARRAY):
+        return postgresql.ENUM(*enum.enums, name=enum.name, schema=enum.schema, create_type=False)
+    return ARRAY(_never_created(own.item_type), dimensions=own.dimensions)
 
 
 class _Verbatim(TextClause):

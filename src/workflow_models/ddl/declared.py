@@ -388,24 +388,14 @@ def _declared(
 
 
 def _of_different_names(tables: Iterable[Table]) -> list[list[Table]]:
-    """Part tables so that those of one part, with their types, can stand in one schema."""
-    parts: list[tuple[dict[str, Table], dict[str | None, str | None]]] = []
+    """Part tables so that those of one part can stand in one schema."""
+    parts: list[dict[str, Table]] = []
     for table in tables:
-        types: dict[str | None, str | None] = {enum.name: enum.schema for enum in enums_of([table])}
-        part = next(
-            (
-                part
-                for part in parts
-                if table.name not in part[0]
-                and all(part[1].get(name, schema) == schema for name, schema in types.items())
-            ),
-            None,
-        )
+        part = next((part for part in parts if table.name not in part), None)
         if part is None:
-            parts.append(part := ({}, {}))
-        part[0][table.name] = table
-        part[1].update(types)
-    return [list(part.values()) for part, _ in parts]
+            parts.append(part := {})
+        part[table.name] = table
+    return [list(part.values()) for part in parts]
 
 
 def _of_tables(

@@ -7,11 +7,15 @@ pg_temp under a name of its own stands for it, and is printed as what it stands 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Enum, Table, text
+from sqlalchemy import ARRAY, Connection, Enum, Table, TypeDecorator, text
 from sqlalchemy import Sequence as DeclaredSequence
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateSequence
 from sqlalchemy.sql.functions import next_value
+from sqlalchemy.types import TypeEngine
 
 from . import facts
 from .compare import differences
@@ -23,9 +27,6 @@ _PREFIX = "declared_object_"
 # With the schema of what it belongs to, or with its own.
 # Where it is named a second time, a number follows.
 _PRINTED = re.compile(rf'(?:(?:[\w$]+|"(?:[^"]|"")+")\.)?\b({_PREFIX}\d+)(?P<again>_\d+)?\b(?P<column>\.)?')
-# A table may be called as a type of another schema.
-_NO_TABLE = "".join(f"(?<!{word} )" for word in ("TABLE", "ON", "COLUMN", "REFERENCES"))
-
 # What is called without its schema, and is no clone.
 _VISIBLE = text("""
     SELECT EXISTS (SELECT FROM pg_class WHERE relname = ANY (CAST(:names AS text[]))
@@ -35,10 +36,25 @@ _VISIBLE = text("""
 
 def enums_of(tables: Iterable[Table]) -> list[Enum]:
     """Give the enum types that columns have, each once."""
-    types = (column.type for table in tables for column in table.columns)
-    items = (type_.item_type if isinstance(type_, ARRAY) else type_ for type_ in types)
-    named = (type_ for type_ in items if isinstance(type_, Enum) and type_.native_enum and type_.name)
-    return list({(enum.schema, enum.name): enum for enum in named}.values())
+    found = (enum_in(column.type) for table in tables for column in table.columns)
+    return list({(enum.schema, enum.name): enum for enum in found if enum is not None}.values())
+
+
+_dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def native(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Give what PostgreSQL has for a type, whatever it is wrapped in."""
+    own = type_.dialect_impl(_dialect)
+    return native(own.impl_instance) if isinstance(own, TypeDecorator) else own
+
+
+def enum_in(type_: TypeEngine[Any]) -> Enum | None:
+    """Give the enum type that a type is, or the items of an array are."""
+    own = native(type_)
+    if isinstance(own, ARRAY):
+        return enum_in(own.item_type)
+    return own if isinstance(own, Enum) and own.native_enum and own.name else None
 
 
 def sequences_of(tables: Iterable[Table]) -> list[DeclaredSequence]:
@@ -74,6 +90,10 @@ def _create_sequence(connection: Connection, sequence: DeclaredSequence, name: s
     connection.exec_driver_sql(f"CREATE SEQUENCE {name}{options}")
 
 
+def _instead(instead: str, found: re.Match[str]) -> str:
+    return found.groupdict().get("kept", "") + instead
+
+
 class RelationsAndTypes:
     """What statements that make clones use in the place of what they name.
 
@@ -85,17 +105,25 @@ class RelationsAndTypes:
         self._rewrites: list[tuple[str, str]] = []
         self._real: dict[str, tuple[str, str | None]] = {}
         for enum in enums_of(tables):
-            self._use_enum(connection, enum)
+            self._use_enum(connection, enum, tables)
         for sequence in sequences_of(tables):
             self._use_sequence(connection, sequence)
 
-    def _use_enum(self, connection: Connection, enum: Enum) -> None:
+    def _use_enum(self, connection: Connection, enum: Enum, tables: Iterable[Table]) -> None:
         name = str(enum.name)
         own = re.escape(quoted("pg_temp", name)) + r'(?![\w$"])'
         # All that are needed are there before a table could create one.
         self._rewrites.append((rf"\s*CREATE TYPE {own}.*", "SELECT"))
+        # Of one name there may be several, and a table may be called the same.
+        in_columns = [
+            rf"(?P<kept>CREATE TABLE {re.escape(quoted('pg_temp', table.name))} \(.*?"
+            rf"\n\t{re.escape(quoted(column.name))} ){own}"
+            for table in tables
+            for column in table.columns
+            if (type_ := enum_in(column.type)) and (type_.name, type_.schema) == (name, enum.schema)
+        ]
         if not any(differences(facts.of_declared_enums([enum]), facts.of_enums(connection, [enum]))):
-            self._rewrites.append((_NO_TABLE + own, quoted(enum.schema, name)))
+            self._rewrites += [(pattern, quoted(enum.schema, name)) for pattern in in_columns]
             return
         substitute = self._substitute(name, enum.schema)
         connection.exec_driver_sql(
@@ -106,7 +134,7 @@ class RelationsAndTypes:
         optional = "?" if enum.schema is None or enum.schema in self._visible else ""
         called = rf"(?:(?:{schemas})\s*\.\s*){optional}{identifier(name)}"
         self._rewrites += [
-            (_NO_TABLE + own, substitute),
+            *((pattern, substitute) for pattern in in_columns),
             (rf'(?<=::)\s*{called}(?![\w$"])', substitute),
             (rf"(?i:\bAS\s+){called}(?=\s*\))", f"AS {substitute}"),
         ]
@@ -173,7 +201,7 @@ class RelationsAndTypes:
 
     def _using(self, sql: str) -> str:
         for pattern, instead in self._rewrites:
-            sql = re.sub(pattern, lambda _, instead=instead: instead, sql, flags=re.DOTALL)  # type: ignore[misc]
+            sql = re.sub(pattern, partial(_instead, instead), sql, flags=re.DOTALL)
         return sql
 
     def facts(self, read: Facts) -> Facts:
