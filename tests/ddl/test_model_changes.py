@@ -384,6 +384,15 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
             ),
         ),
     ),
+    "trigger that calls a function of others which is missing": (
+        lambda: desk(),
+        lambda: desk(
+            Trigger("touch", "BEFORE", "UPDATE", "touch()"),
+            more=lambda metadata: Function(
+                "touch", metadata, returns="trigger", body="BEGIN RETURN NEW; END", if_missing=True
+            ),
+        ),
+    ),
     "primary key with one more column": (
         lambda: desk(
             Column("title", Text, nullable=False),

@@ -72,7 +72,7 @@ class Function(MetaDataItem):
     :param settings: as by SET, of what the function sees while it runs.
     :param execute: roles that may call it.
     :param if_exists: pass over roles that do not exist.
-    :param if_missing: it belongs to somebody else: created only where it is missing, and never compared.
+    :param if_missing: it belongs to somebody else: created where it is missing, and never compared otherwise.
     """
 
     distinct = ("schema", "name", "arguments")

@@ -139,7 +139,7 @@ def read(
             pass
     with substitutes.named():
         _make_in_their_order(connection, [*declared, *missing], substitutes)
-        as_declared = _facts(connection, declared, substitutes)
+        as_declared = _facts(connection, [*declared, *missing], substitutes)
         if tables_stand:
             _refuse_wrong_bodies(connection, declared, substitutes)
     return as_declared, substitutes
