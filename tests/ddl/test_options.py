@@ -12,6 +12,8 @@ from tests.ddl.proof import Proof
 from workflow_models import WorkflowDefinition, migrations
 from workflow_models.base import metadata as models
 from workflow_models.ddl import Function
+from workflow_models.ddl.compare import Difference
+from workflow_models.ddl.facts import Fact
 
 EXTRA = """
 CREATE POLICY auditors ON workflow_definitions FOR SELECT TO anon USING (true);
@@ -191,6 +193,53 @@ def test_differences_are_printed_one_a_line(upgraded: Database) -> None:
         "  column note on workflow_definitions: found, not declared, \n"
         "  column description on workflow_definitions: declared, not found]"
     )
+
+
+IDENTITY = "( SELECT workflow_private.identity() AS identity)"
+LONG_TEXTS: dict[str, tuple[str | None, str | None, list[str]]] = {
+    "short ones stay in the line": ("a", "b", ["x is 'a', declared 'b'"]),
+    "with little in common they are whole": (
+        f"(workflow_private.matches(organization_id, {IDENTITY}) OR (status = 'new'::text))",
+        f"(NULLIF(workflow_private.matches(organization_id, {IDENTITY}), false) IS NOT NULL)",
+        [
+            "x differs",
+            f"x found:    (workflow_private.matches(organization_id, {IDENTITY}) OR (status = 'new'::text))",
+            f"x declared: (NULLIF(workflow_private.matches(organization_id, {IDENTITY}), false) IS NOT NULL)",
+        ],
+    ),
+    "with much in common, only what differs": (
+        f"CREATE INDEX {'i' * 50} ON logs USING btree (organization_id, made) WHERE (organization_id > 0)",
+        f"CREATE INDEX {'i' * 50} ON logs USING btree (organization_id, at) WHERE (organization_id > 0)",
+        [
+            "x differs",
+            "x found:    … btree (organization_id, made) WHERE (organization_id …",
+            "x declared: … btree (organization_id, at) WHERE (organization_id …",
+        ],
+    ),
+    "more of the same at the end": (
+        "a" * 120 + " b",
+        "a" * 120 + " b b",
+        ["x differs", f"x found:    {'a' * 120} b", f"x declared: {'a' * 120} b b"],
+    ),
+    "nothing at all": (None, "a" * 101, ["x differs", "x found:    missing", f"x declared: {'a' * 101}"]),
+    "of several lines those that differ": (
+        "one\ntwo\nthree\nfour",
+        "one\ntwo\n3\nfour",
+        ["x differs", "--- x found", "+++ x declared", "@@ -2,3 +2,3 @@", " two", "-three", "+3", " four"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "declared", "lines"), LONG_TEXTS.values(), ids=LONG_TEXTS.keys())
+def test_of_long_texts_what_differs_is_printed_below(
+    found: str | None, declared: str | None, lines: list[str]
+) -> None:
+    is_, declared_ = (Fact("trigger", "logs", "t", {"x": text}, ()) for text in (found, declared))
+
+    first, *below = Difference(declared_, is_).lines
+
+    assert first == f"trigger t on logs: {lines[0]} (may widen access)"
+    assert below == lines[1:]
 
 
 def test_what_is_declared_may_not_differ_whatever_the_options_allow(

@@ -54,7 +54,7 @@ class ChangeOp(MigrateOperation):
         verb = "add" if found is None else "remove" if declared is None else "modify"
         title, words = self.difference.title, self.difference.words
         verb = f"{verb}_{self.difference.fact.kind.replace(' ', '_')}"
-        return Line((verb, title, words), f"{title}: {words}")
+        return Line((verb, title, words), "\n      ".join(self.difference.lines))
 
 
 class Line(tuple[Any, ...]):

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import unified_diff
+from itertools import takewhile
 
 from .facts import Fact, Facts
 
@@ -105,6 +107,25 @@ class Difference:
     def __str__(self) -> str:
         return f"{self.title}: {self.words}"
 
+    @property
+    def lines(self) -> Sequence[str]:
+        """The same to be read on a terminal: what is long below, as far as it differs."""
+        if self.declared is None or self.found is None:
+            return [str(self)]
+        below: list[str] = []
+        words = []
+        for name, declared in self.declared.attributes.items():
+            found = self.found.attributes[name]
+            if found == declared:
+                continue
+            if _is_long(found) or _is_long(declared):
+                words.append(f"{name} differs")
+                below += _compared(name, found, declared)
+            else:
+                words.append(_words(name, declared, found))
+        widens = " (may widen access)" if self.widens_access else ""
+        return [f"{self.title}: {'; '.join(words)}{widens}", *below]
+
 
 def differences(declared: Facts, found: Facts) -> Iterator[Difference]:
     """Give what differs; found facts that are foreign and not declared do not."""
@@ -116,6 +137,44 @@ def differences(declared: Facts, found: Facts) -> Iterator[Difference]:
                 yield Difference(None, have)
         elif have is None or have.attributes != want.attributes:
             yield Difference(want, have)
+
+
+_LONG = 100
+_AROUND = 20
+
+
+def _is_long(value: object) -> bool:
+    return len(str(value)) > _LONG or "\n" in str(value)
+
+
+def _compared(name: str, found: object, declared: object) -> list[str]:
+    """Give the lines that differ of two texts, or where there is but one line, what differs of it."""
+    is_, declared_ = ("missing" if value is None else str(value) for value in (found, declared))
+    if "\n" in is_ + declared_:
+        lines = is_.splitlines(), declared_.splitlines()
+        return list(unified_diff(*lines, f"{name} found", f"{name} declared", n=1, lineterm=""))
+    if None not in (found, declared):
+        is_, declared_ = _clipped(is_, declared_)
+    return [f"{name} found:    {is_}", f"{name} declared: {declared_}"]
+
+
+def _clipped(one: str, other: str) -> tuple[str, str]:
+    """Leave out what two texts have in common at their beginning and at their end, but for a few words."""
+    start = _common(one, other)
+    end = _common(one[start:][::-1], other[start:][::-1])
+    start = one.rfind(" ", 0, max(start - _AROUND, 0)) + 1
+    rest = one[len(one) - end :].find(" ", _AROUND)
+    end = end - rest if rest >= 0 else 0
+
+    def part(text: str) -> str:
+        return ("… " if start else "") + text[start : len(text) - end] + (" …" if end else "")
+
+    return part(one), part(other)
+
+
+def _common(one: str, other: str) -> int:
+    """Give how many letters two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _words(name: str, declared: object, found: object) -> str:
