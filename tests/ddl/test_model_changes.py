@@ -373,6 +373,15 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
             ),
         ),
     ),
+    "function whose call is a text too": (
+        lambda: desk(),
+        lambda: desk(
+            Policy("Mine", "SELECT", using="public.own() > 0 OR title = 'public.own()'"),
+            more=lambda metadata: Function(
+                "own", metadata, language="sql", returns="integer", body="SELECT 1"
+            ),
+        ),
+    ),
     "functions declared before what they call": (
         lambda: desk(),
         lambda: desk(
@@ -511,7 +520,9 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
     ),
     "policy that reads a table which is added, by its schema": (
         lambda: desk(),
-        lambda: reading("SELECT FROM public.others WHERE others.id = tickets.id"),
+        lambda: reading(
+            "SELECT FROM public.others WHERE public.others.id = tickets.id OR title <> 'public.others'"
+        ),
     ),
     "policy that reads a table of another schema which is added": (
         lambda: desk(),

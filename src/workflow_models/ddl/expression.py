@@ -4,16 +4,18 @@ No SQL is parsed: quotes, comments and parentheses are told apart.
 """
 
 import re
+from collections.abc import Callable
 
 # Each ends where it should; what starts one and does not end is found by what follows.
 _TOKEN = re.compile(
     r"""
     (?P<line>--[^\n]*) | (?P<block>/\*)
-    | (?<![\w$])[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
-    | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
+    | (?P<text>(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*'
+        | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
+    | "(?:[^"]|"")*"
     | (?P<open>[(\[]) | (?P<close>[)\]])
     | (?P<endless>['"] | (?<![\w$])\$(?:[^\W\d]\w*)?\$)
-    | .
+    | [^'"$/\-()\[\]eE]+ | .
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -46,6 +48,19 @@ def ends_in_comment(sql: str) -> bool:
     while 0 <= place < len(sql) and (last := _TOKEN.match(sql, place)):
         place = _end_of_comment(sql, last.start()) if last["block"] else last.end()
     return last is not None and bool(last["line"])
+
+
+def outside_of_texts(sql: str, change: Callable[[str], str]) -> str:
+    """Change SQL, but neither the texts that it quotes nor its comments."""
+    parts, start, place = [], 0, 0
+    while place < len(sql):
+        token = _TOKEN.match(sql, place)
+        assert token is not None
+        place = token.end()
+        if token["text"] or token["line"]:
+            parts += [change(sql[start : token.start()]), token[0]]
+            start = place
+    return "".join([*parts, change(sql[start:])])
 
 
 def enclosed(sql: str) -> str:

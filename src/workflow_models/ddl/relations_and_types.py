@@ -19,6 +19,7 @@ from sqlalchemy.types import TypeEngine
 
 from . import facts
 from .compare import differences
+from .expression import outside_of_texts
 from .facts import Facts, reworded
 from .item import literal, quoted, rewritten
 from .substitutes import identifier
@@ -90,6 +91,12 @@ def _create_sequence(connection: Connection, sequence: DeclaredSequence, name: s
     connection.exec_driver_sql(f"CREATE SEQUENCE {name}{options}")
 
 
+def _rewritten(sql: str, rewrites: Iterable[tuple[str, str]]) -> str:
+    for pattern, instead in rewrites:
+        sql = re.sub(pattern, partial(_instead, instead), sql, flags=re.DOTALL)
+    return sql
+
+
 def _instead(instead: str, found: re.Match[str]) -> str:
     return found.groupdict().get("kept", "") + instead
 
@@ -103,6 +110,7 @@ class RelationsAndTypes:
     def __init__(self, connection: Connection, tables: Sequence[Table], visible: Sequence[str]) -> None:
         self._visible = visible
         self._rewrites: list[tuple[str, str]] = []
+        self._read: list[tuple[str, str]] = []
         self._real: dict[str, tuple[str, str | None]] = {}
         for enum in enums_of(tables):
             self._use_enum(connection, enum, tables)
@@ -160,11 +168,10 @@ class RelationsAndTypes:
         :param tables: those that are missing, or have other columns, with the names of their clones.
         :param clones: the tables that all clones stand for, by their names.
         """
-        kept = list(self._rewrites)
         for table, clone in tables.items():
             schemas = [table.schema] if table.schema else self._visible
             called = rf"(?:{'|'.join(map(identifier, schemas))})\s*\.\s*{identifier(table.name)}"
-            self._rewrites.append((rf'(?<![\w$".]){called}(?![\w$"])(?!\s*\()', quoted("pg_temp", clone)))
+            self._read.append((rf'(?<![\w$".]){called}(?![\w$"])(?!\s*\()', quoted("pg_temp", clone)))
         path = connection.scalar(text("SELECT current_setting('search_path')"))
         change = text("SELECT set_config('search_path', :path, true)")
         hidden = [name for name, table in clones.items() if not self._is_visible(table)]
@@ -172,7 +179,7 @@ class RelationsAndTypes:
         connection.execute(change, {"path": f"pg_temp, {path}" if by_name else path})
         yield
         connection.execute(change, {"path": path})
-        self._rewrites = kept
+        self._read.clear()
 
     def _is_visible(self, table: Table) -> bool:
         return table.schema is None or table.schema in self._visible
@@ -200,9 +207,8 @@ class RelationsAndTypes:
             yield
 
     def _using(self, sql: str) -> str:
-        for pattern, instead in self._rewrites:
-            sql = re.sub(pattern, partial(_instead, instead), sql, flags=re.DOTALL)
-        return sql
+        sql = _rewritten(sql, self._rewrites)
+        return outside_of_texts(sql, lambda part: _rewritten(part, self._read)) if self._read else sql
 
     def facts(self, read: Facts) -> Facts:
         """Give facts with the names that are declared."""

@@ -13,6 +13,7 @@ from copy import copy
 from sqlalchemy import Connection, text
 
 from . import facts
+from .expression import outside_of_texts
 from .facts import Facts, reworded
 from .function import Function
 from .item import DeclarationError, execute, quoted, rewritten
@@ -70,6 +71,9 @@ class Substitutes:
 
     def calling(self, sql: str) -> str:
         """Give SQL that calls them instead of what it names."""
+        return outside_of_texts(sql, self._calling) if self._substitutes else sql
+
+    def _calling(self, sql: str) -> str:
         for (schema, name), substitute in self._substitutes.items():
             qualified = rf"{identifier(schema)}\s*\.\s*"
             optional = "?" if schema in self._visible else ""
