@@ -188,6 +188,7 @@ NOT_ONE_EXPRESSION = {
     "id = 1 /* one /* two */ )": "does not end what it quotes or comments",
     "title = 'it''s": "does not end what it quotes or comments",
     'title = "it': "does not end what it quotes or comments",
+    r"title = E'it\' OR title = ": "does not end what it quotes or comments",
     "title = $a$it $b$": "does not end what it quotes or comments",
     r"title = E'\\') OR ('": "leaves its parentheses",
 }
