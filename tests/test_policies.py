@@ -468,18 +468,11 @@ IDENTIFIED: dict[str, tuple[Settings, UUID]] = {
         },
         ACME,
     ),
-    # Of another transaction, or none that could be read.
-    "a session's finding beside": (
-        {
-            **subject(ACME_USER),
-            "request.jwt.claim.workflow_caller": f"{ACME_ID}\x1f2026-01-01\x1f{GLOBEX}\x1fsuper_admin",
-        },
+    "a seal of nobody's beside": (
+        {**subject(ACME_USER), "workflow.caller": "0" * 64 + f"{{{GLOBEX},super_admin}}"},
         ACME,
     ),
-    "a malformed finding beside": (
-        {**subject(ACME_USER), "request.jwt.claim.workflow_caller": "{super_admin"},
-        ACME,
-    ),
+    "a malformed seal beside": ({**subject(ACME_USER), "workflow.caller": "{super_admin"}, ACME),
     "a worker's setting beside": ({**subject(ACME_USER), **worker(GLOBEX)}, ACME),
     "a malformed worker's setting beside": ({**subject(ACME_USER), **worker("globex")}, ACME),
 }
@@ -512,9 +505,7 @@ NOBODY: dict[str, Settings] = {
     "user_metadata alone": {
         "request.jwt.claims": json.dumps({"user_metadata": {"sub": ACME_ID, "organization_id": str(ACME)}})
     },
-    "a session's finding alone": {
-        "request.jwt.claim.workflow_caller": f"{ACME_ID}\x1f2026-01-01\x1f{ACME}\x1fsuper_admin"
-    },
+    "a seal of nobody's": {"workflow.caller": "0" * 64 + f"{{{ACME},super_admin}}"},
     "an organization for the user": {"request.jwt.claims": json.dumps({"sub": str(ACME)})},
     "a worker's setting": worker(ACME),
     "a worker's setting beside an unknown user": {**subject(UNKNOWN), **worker(ACME)},

@@ -324,6 +324,58 @@ def test_a_user_who_is_moved_is_so_from_the_next_transaction_on(
         assert counts(session) == {GLOBEX: EVERY[GLOBEX]}
 
 
+SEALED = text("SELECT current_setting('workflow.caller')")
+SEAL = text("SELECT set_config('workflow.caller', :sealed, true)")
+
+
+def test_what_has_been_sealed_for_a_user_is_no_others_and_of_no_other_transaction(
+    clone: Clone, new_engine: Callable[..., Engine]
+) -> None:
+    database = clone("adopted_upgraded")
+    with TenantSessionmaker(new_engine(database))(user=ACME_USER.id) as session:
+        sealed = session.scalar(SEALED)
+        assert sealed.endswith(f"{{{ACME},user}}")
+
+        for forged in (sealed.replace("user", "super_admin"), sealed.replace(str(ACME), str(GLOBEX))):
+            session.execute(SEAL, {"sealed": forged})
+            assert counts(session, COUNT_AS_TEXT) == {ACME: EVERY[ACME]}
+        session.commit()
+        database.execute(
+            "UPDATE profiles SET organization_id = %(globex)s WHERE id = %(id)s",
+            {"globex": GLOBEX, "id": ACME_USER.id},
+            user=database.superuser,
+        )
+        session.execute(SEAL, {"sealed": sealed})
+        assert counts(session, COUNT_AS_TEXT) == {GLOBEX: EVERY[GLOBEX]}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT currval('workflow_private.session_secret')",
+        "SELECT last_value FROM workflow_private.session_secret",
+        "SELECT setval('workflow_private.session_secret', 1)",
+        "SELECT workflow_private.seal('{NULL,super_admin}')",
+    ],
+)
+@pytest.mark.parametrize("tenant", [{"user": ACME_USER.id}, {"organization": ACME}], ids=["user", "worker"])
+def test_nobody_knows_what_it_is_sealed_with(
+    open_session: TenantSessionmaker, tenant: Tenant, statement: str
+) -> None:
+    with open_session(user=ACME_USER.id) as session:
+        session.execute(WHO)  # on this connection something has been sealed now
+    with open_session(**tenant) as session, pytest.raises(ProgrammingError, match="permission denied"):
+        session.execute(text(statement))
+
+
+def test_a_read_only_session_looks_up_who_asks(live: Database, new_engine: Callable[..., Engine]) -> None:
+    engine = new_engine(live, execution_options={"postgresql_readonly": True})
+
+    with TenantSessionmaker(engine)(user=ACME_USER.id) as session:
+        assert session.scalar(SEALED) == ""
+        assert counts(session, COUNT_AS_TEXT) == {ACME: EVERY[ACME]}
+
+
 def test_claims_that_somebody_changes_name_another_user(open_session: TenantSessionmaker) -> None:
     with open_session(user=ACME_USER.id) as session:
         assert counts(session, COUNT_AS_TEXT) == {ACME: EVERY[ACME]}
@@ -369,12 +421,7 @@ LEFT_OVER = {
     "claim of before": f"SET request.jwt.claim.sub = '{GLOBEX_USER.id}'",
     "claims": f"""SET request.jwt.claims = '{{"sub": "{GLOBEX_USER.id}"}}'""",
     "malformed claims": "SET request.jwt.claims = '{'",
-    "found of before": f"""
-        SET request.jwt.claim.sub = '{ACME_USER.id}';
-        SELECT set_config(
-            'request.jwt.claim.workflow_caller',
-            array_to_string(ARRAY['{ACME_USER.id}', now()::text, '{GLOBEX}', 'super_admin'], chr(31)), false)
-    """,
+    "somebody's caller": "SET workflow.caller = '{NULL,super_admin}'",
     "organization": f"SET workflow.organization_id = '{GLOBEX}'",
     "role": "SET ROLE service_role",
     "search path": "SET search_path = pg_temp, public, pg_catalog",

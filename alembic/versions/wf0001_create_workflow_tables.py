@@ -160,9 +160,9 @@ upgrade_refusals = (
     SELECT format('%s has other parameters or another result, and is not ours.', p.oid::regprocedure),
         format('DROP ROUTINE %s;', p.oid::regprocedure)
     FROM (
-        VALUES ('identity', 'text[]'), ('matches', 'boolean'), ('administered_organization', 'uuid'),
-            ('worker_organization', 'uuid'), ('worker_organization_exists', 'boolean'),
-            ('fill_organization', 'trigger'), ('carry_organization', 'trigger')
+        VALUES ('identity', 'text[]'), ('seal', 'text'), ('sealed_identity', 'text'), ('matches', 'boolean'),
+            ('administered_organization', 'uuid'), ('worker_organization', 'uuid'),
+            ('worker_organization_exists', 'boolean'), ('fill_organization', 'trigger'), ('carry_organization', 'trigger')
     ) AS ours (name, result)
     JOIN pg_proc AS p ON p.proname = ours.name
     JOIN pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname = 'workflow_private'
@@ -230,7 +230,10 @@ _STAND_IN_TABLE = "obj_description(to_regclass('public.{0}'), 'pg_class') = '" +
 downgrade_drops = (
     "workflow_execution_logs",
     "workflow_definitions",
+    "workflow_private.sealed_identity()",
     "workflow_private.identity()",
+    "workflow_private.seal(text)",
+    "workflow_private.session_secret",
     "workflow_private.matches(uuid, text[])",
     "workflow_private.administered_organization()",
     "workflow_private.worker_organization()",
@@ -321,9 +324,19 @@ def create_stand_ins() -> None:
 
 
 def create_functions() -> None:
+    # Another one on each connection, where it stands in no page.
+    op.execute_unless(
+        "SELECT WHERE to_regclass('workflow_private.session_secret') IS NOT NULL",
+        "CREATE SEQUENCE workflow_private.session_secret",
+    )
+    op.set_privileges(
+        "SEQUENCE",
+        "workflow_private.session_secret",
+        dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ()),
+    )
     # Who a user is: {organization, role}; NULL is nobody. The profile's column is role or user_role.
-    # A JSON text cannot be tried in PostgreSQL 15 without an exception, hence not parallel safe. What a tenant
-    # session has found of this user when this transaction began is believed.
+    # A JSON text cannot be tried in PostgreSQL 15 without an exception, hence not parallel safe. What has been
+    # sealed when this transaction began is not looked up again.
     op.execute("""
 CREATE OR REPLACE FUNCTION workflow_private.identity() RETURNS text[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -331,19 +344,24 @@ SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $body$
 DECLARE
     subject text := nullif(current_setting('request.jwt.claim.sub', true), '');
-    known text[];
+    sealed text := current_setting('workflow.caller', true);
     caller text[];
 BEGIN
+    IF sealed <> '' THEN
+        BEGIN
+            IF left(sealed, 64) = workflow_private.seal(substr(sealed, 65)) THEN
+                RETURN substr(sealed, 65)::text[];
+            END IF;
+        EXCEPTION WHEN object_not_in_prerequisite_state OR data_exception THEN
+            NULL; -- it is forged: nothing has been sealed on this connection
+        END;
+    END IF;
     IF subject IS NULL THEN
         BEGIN
             subject := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
         EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
             RETURN NULL;
         END;
-    END IF;
-    known := string_to_array(current_setting('request.jwt.claim.workflow_caller', true), chr(31), '');
-    IF known[1] = subject AND known[2] = now()::text THEN
-        RETURN known[3:4];
     END IF;
     IF subject ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
         SELECT ARRAY[
@@ -353,6 +371,44 @@ BEGIN
         INTO caller FROM public.profiles AS profile WHERE profile.id = subject::uuid;
     END IF;
     RETURN caller;
+END
+$body$
+""")
+    op.execute("""
+CREATE OR REPLACE FUNCTION workflow_private.seal(caller text) RETURNS text
+LANGUAGE sql
+AS $body$
+    SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(ARRAY[
+        pg_catalog.currval('workflow_private.session_secret')::pg_catalog.text,
+        pg_catalog.current_setting('request.jwt.claim.sub', true),
+        pg_catalog.current_setting('request.jwt.claims', true),
+        EXTRACT(epoch FROM pg_catalog.now())::pg_catalog.text,
+        caller
+    ]::pg_catalog.text, 'UTF8')), 'hex')
+$body$
+""")
+    op.execute("""
+CREATE OR REPLACE FUNCTION workflow_private.sealed_identity() RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+    caller text := workflow_private.identity()::text;
+BEGIN
+    IF caller IS NULL THEN
+        RETURN NULL;
+    END IF;
+    BEGIN
+        PERFORM currval('workflow_private.session_secret');
+    EXCEPTION WHEN object_not_in_prerequisite_state THEN
+        IF current_setting('transaction_read_only')::boolean THEN
+            RETURN NULL;
+        END IF;
+        PERFORM setval('workflow_private.session_secret',
+            ('x' || left(encode(sha256(uuid_send(gen_random_uuid())), 'hex'), 16))::bit(64)::bigint
+                & 9223372036854775807 | 1);
+    END;
+    RETURN workflow_private.seal(caller) || caller;
 END
 $body$
 """)
@@ -411,13 +467,15 @@ $body$
 """)
     for function, role in (
         ("workflow_private.identity()", "authenticated"),
+        ("workflow_private.seal(text)", None),
+        ("workflow_private.sealed_identity()", "authenticated"),
         ("workflow_private.matches(uuid, text[])", "authenticated"),
         ("workflow_private.administered_organization()", "authenticated"),
         ("workflow_private.worker_organization()", "workflow_worker"),
         ("workflow_private.worker_organization_exists()", "workflow_worker"),
     ):
         nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
-        op.set_privileges("FUNCTION", function, {**nobody, role: ("EXECUTE",)})
+        op.set_privileges("FUNCTION", function, {**nobody, **({role: ("EXECUTE",)} if role else {})})
 
 
 def lift_force(table: str) -> None:
@@ -688,7 +746,10 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION IF EXISTS workflow_private.worker_organization_exists()")
     op.execute("DROP FUNCTION IF EXISTS workflow_private.worker_organization()")
     op.execute("DROP FUNCTION IF EXISTS workflow_private.matches(uuid, text[])")
+    op.execute("DROP FUNCTION IF EXISTS workflow_private.sealed_identity()")
     op.execute("DROP FUNCTION IF EXISTS workflow_private.identity()")
+    op.execute("DROP FUNCTION IF EXISTS workflow_private.seal(text)")
+    op.execute("DROP SEQUENCE IF EXISTS workflow_private.session_secret")
     for kind, name in (
         ("TABLE", "public.profiles"),
         ("TABLE", "public.organizations"),

@@ -195,10 +195,9 @@ def enter(connection: Connection, caller: Caller, *, knowing: bool = False) -> N
 
 
 _KNOW = text("""
-    SELECT set_config('request.jwt.claim.workflow_caller', array_to_string(
-        ARRAY[:user, now()::text, caller[1], caller[2]], chr(31), ''), true)
-    FROM set_config('request.jwt.claim.sub', :user, true)
-    CROSS JOIN LATERAL workflow_private.identity() AS caller
+    SELECT set_config('workflow.caller', coalesce(workflow_private.sealed_identity(), ''), true)
+    FROM set_config('request.jwt.claim.sub', :user, true) AS subject
+    WHERE subject <> ''
 """)
 
 

@@ -4,6 +4,8 @@ Identity comes from claims that the API has verified, and organization and role 
 from ``user_metadata``, which users can edit. What is missing, empty, malformed or unknown is nobody.
 """
 
+from sqlalchemy import Sequence
+
 from .base import metadata
 from .ddl import Function, GrantOn, Role, Schema
 
@@ -39,8 +41,7 @@ _SEES_ALL_ROWS = {**_SEARCH_PATH, "row_security": "off"}
 # A user as {organization, role}; NULL is nobody. The column of the profile is role or user_role. A JSON
 # text cannot be tried in PostgreSQL 15 without an exception, hence not parallel safe.
 #
-# A tenant session says what it has found of this user when this transaction began, so that not each statement
-# looks it up: whoever could set that could set the user as well. See docs/decisions/0005.
+# What has been sealed when this transaction began is not looked up again.
 IDENTITY = Function(
     "identity",
     metadata,
@@ -53,19 +54,24 @@ IDENTITY = Function(
     body="""
 DECLARE
     subject text := nullif(current_setting('request.jwt.claim.sub', true), '');
-    known text[];
+    sealed text := current_setting('workflow.caller', true);
     caller text[];
 BEGIN
+    IF sealed <> '' THEN
+        BEGIN
+            IF left(sealed, 64) = workflow_private.seal(substr(sealed, 65)) THEN
+                RETURN substr(sealed, 65)::text[];
+            END IF;
+        EXCEPTION WHEN object_not_in_prerequisite_state OR data_exception THEN
+            NULL; -- it is forged: nothing has been sealed on this connection
+        END;
+    END IF;
     IF subject IS NULL THEN
         BEGIN
             subject := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
         EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
             RETURN NULL;
         END;
-    END IF;
-    known := string_to_array(current_setting('request.jwt.claim.workflow_caller', true), chr(31), '');
-    IF known[1] = subject AND known[2] = now()::text THEN
-        RETURN known[3:4];
     END IF;
     IF subject ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
         SELECT ARRAY[
@@ -75,6 +81,60 @@ BEGIN
         INTO caller FROM public.profiles AS profile WHERE profile.id = subject::uuid;
     END IF;
     RETURN caller;
+END
+""",
+)
+
+# What only the functions here know, another on each connection, where it stands in no page: its currval().
+Sequence("session_secret", schema=PRIVATE.name, metadata=metadata)
+
+# Holds for these claims in this transaction. SQL without SET, so that PostgreSQL inlines it.
+SEAL = Function(
+    "seal",
+    metadata,
+    schema=PRIVATE.name,
+    arguments="caller text",
+    returns="text",
+    language="sql",
+    body="""
+    SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(ARRAY[
+        pg_catalog.currval('workflow_private.session_secret')::pg_catalog.text,
+        pg_catalog.current_setting('request.jwt.claim.sub', true),
+        pg_catalog.current_setting('request.jwt.claims', true),
+        EXTRACT(epoch FROM pg_catalog.now())::pg_catalog.text,
+        caller
+    ]::pg_catalog.text, 'UTF8')), 'hex')
+""",
+)
+
+# For sessions: who asks, to be left in the setting workflow.caller; see docs/decisions/0005. NULL where it is
+# to be looked up each time: for nobody, and where a standby or a read-only transaction can have no secret.
+SEALED_IDENTITY = Function(
+    "sealed_identity",
+    metadata,
+    schema=PRIVATE.name,
+    returns="text",
+    security="DEFINER",
+    settings=_SEARCH_PATH,
+    execute=USER,
+    body="""
+DECLARE
+    caller text := workflow_private.identity()::text;
+BEGIN
+    IF caller IS NULL THEN
+        RETURN NULL;
+    END IF;
+    BEGIN
+        PERFORM currval('workflow_private.session_secret');
+    EXCEPTION WHEN object_not_in_prerequisite_state THEN
+        IF current_setting('transaction_read_only')::boolean THEN
+            RETURN NULL;
+        END IF;
+        PERFORM setval('workflow_private.session_secret',
+            ('x' || left(encode(sha256(uuid_send(gen_random_uuid())), 'hex'), 16))::bit(64)::bigint
+                & 9223372036854775807 | 1);
+    END;
+    RETURN workflow_private.seal(caller) || caller;
 END
 """,
 )

@@ -3,7 +3,7 @@
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from logging import INFO, NOTSET, Logger, getLogger
@@ -185,10 +185,15 @@ def target(x: Mapping[str, str]) -> Target:
 
     :param x: the ``-x`` arguments, of which ``url`` is read here.
     """
+    allow_extra = [
+        line.strip()
+        for line in (context.config.get_main_option("allow_extra") or "").splitlines()
+        if line.strip()
+    ]
     return Target(
         url=None if context.is_offline_mode() else _url_of_run(x),
         metadata=metadata,
-        **_ABOUT_OURS,
+        **{**_ABOUT_OURS, "warnings": _warnings(allow_extra)},
         configure={
             "include_object": include_object,
             "compare_server_default": True,
@@ -196,11 +201,7 @@ def target(x: Mapping[str, str]) -> Target:
             "process_revision_directives": _number_revision,
             "render_item": _render_item,
             # By title, as `alembic check` names what is there: one a line in the ini file.
-            "allow_extra": [
-                line.strip()
-                for line in (context.config.get_main_option("allow_extra") or "").splitlines()
-                if line.strip()
-            ],
+            "allow_extra": allow_extra,
         },
     )
 
@@ -409,13 +410,22 @@ def _declared_constraints() -> set[str]:
     }
 
 
+def _warnings(allow_extra: Iterable[str] = ()) -> tuple[str, ...]:
+    allowed = {
+        found[1].replace('""', '"')
+        for found in (re.fullmatch(r'policy "?(.*?)"? on \w+', title) for title in allow_extra)
+        if found
+    }
+    return PROFILE_WARNINGS, TRIGGER_WARNINGS, foreign_policies(_declared_policies() | allowed)
+
+
 _NEIGHBOURS = {table.name for table in application_metadata.tables.values()}
 _ABOUT_OURS: dict[str, Any] = {
     "version_table_schema": VERSION_TABLE_SCHEMA,
     "search_path": "public",
     "declared": {table.name: sorted(_names_on(table)) for table in metadata.tables.values()},
     "state": STATE,
-    "warnings": (PROFILE_WARNINGS, TRIGGER_WARNINGS, foreign_policies(_declared_policies())),
+    "warnings": _warnings(),
 }
 
 

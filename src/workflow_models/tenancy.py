@@ -96,7 +96,7 @@ _ENTER = text(f"""
         SELECT
             pg_catalog.set_config('request.jwt.claim.sub', :subject, true),
             pg_catalog.set_config('request.jwt.claims', :claims, true),
-            pg_catalog.set_config('request.jwt.claim.workflow_caller', '', true),
+            pg_catalog.set_config('workflow.caller', '', true),
             pg_catalog.set_config('workflow.organization_id', :organization, true),
             CASE WHEN pg_catalog.pg_has_role(session_user, CAST(:role AS name), {_MAY_SET})
                 THEN pg_catalog.set_config('role', :role, true) END AS role
@@ -108,7 +108,7 @@ _ORGANIZATION = "organization="
 _ROLE = "role="
 # Each gives what is known of the caller as words; no row where nothing is.
 #
-# What is found of a user each later statement need not look up again.
+# What is found of a user is sealed, so that no later statement looks it up again.
 _USER_LOOKUP = f"""
     SELECT pg_catalog.array_to_tsvector(pg_catalog.array_remove(ARRAY[
         'known',
@@ -119,14 +119,11 @@ _USER_LOOKUP = f"""
             WHERE rolname = {{super_admin_role}} AND pg_catalog.pg_has_role(session_user, oid, {_MAY_SET})
         ) END
     ], NULL))
-    FROM workflow_private.identity() AS caller
-    WHERE caller IS NOT NULL AND pg_catalog.set_config(
-        'request.jwt.claim.workflow_caller',
-        pg_catalog.array_to_string(ARRAY[
-            pg_catalog.current_setting('request.jwt.claim.sub'), pg_catalog.now()::text, caller[1], caller[2]
-        ], pg_catalog.chr(31), ''),
-        true
-    ) IS NOT NULL
+    FROM pg_catalog.set_config(
+        'workflow.caller', coalesce(workflow_private.sealed_identity(), ''), true
+    ) AS sealed
+    CROSS JOIN LATERAL (SELECT workflow_private.identity() WHERE sealed IS NOT NULL) AS found (caller)
+    WHERE caller IS NOT NULL
 """
 _WORKER_LOOKUP = """
     SELECT pg_catalog.array_to_tsvector(ARRAY['known'])
