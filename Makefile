@@ -3,6 +3,8 @@
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Modules are compiled once, and not by each process of each run.
+export PYTHONDONTWRITEBYTECODE =
 PYTEST = $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadscope
 
 # The first Python that is new enough; `make PYTHON=…` names another.

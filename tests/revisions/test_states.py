@@ -88,9 +88,13 @@ def adoption(request: pytest.FixtureRequest, templates: Templates) -> Iterator[A
     try:
         if isinstance(state, ByHand):
             state.apply(database)
-        adoption = Adoption(database, foreign(database), kept(database))
-        migrations.upgrade(database.url())
-        yield adoption
+        before = foreign(database), kept(database)
+        if isinstance(state, ByHand):
+            migrations.upgrade(database.url())
+        else:
+            templates.drop(database)
+            database = templates.clone(f"{state}_upgraded")
+        yield Adoption(database, *before)
     finally:
         templates.drop(database)
 

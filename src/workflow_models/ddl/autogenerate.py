@@ -28,7 +28,15 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeEngine
 
 from .compare import Difference
-from .declared import ComparisonError, comparison, held_by_others, hold, managed_tables, print_alike
+from .declared import (
+    ComparisonError,
+    comparison,
+    held_by_others,
+    hold,
+    is_managed,
+    managed_tables,
+    print_alike,
+)
 from .facts import Facts
 from .item import ITEMS, DeclarationError, only_what_is_granted, quoted
 from .order import Comparison, Step, plan, settled
@@ -539,7 +547,7 @@ def _refusing(message: str) -> NoteOp:
 
 def stop_core(autogen_context: AutogenContext, table: Table | None) -> PriorityDispatchResult:
     """Keep the core from comparing what is compared here."""
-    ours = table is not None and table in managed_tables(autogen_context.metadata or ())
+    ours = table is not None and is_managed(table, autogen_context.metadata or ())
     return PriorityDispatchResult.STOP if ours else PriorityDispatchResult.CONTINUE
 
 

@@ -80,6 +80,11 @@ def managed_tables(metadata: MetaData | Sequence[MetaData]) -> list[Table]:
     return list(sort_tables(tables))
 
 
+def is_managed(table: Table, metadata: MetaData | Sequence[MetaData]) -> bool:
+    """Tell whether a table is one of those that are compared."""
+    return any(each.tables.get(table.key) is table for each in _collections(metadata))
+
+
 def print_alike(connection: Connection) -> None:
     """Let PostgreSQL print names for the rest of the transaction as statements here write them."""
     connection.exec_driver_sql("SET LOCAL quote_all_identifiers = off")

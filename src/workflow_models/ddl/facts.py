@@ -155,8 +155,11 @@ def of_privileges(connection: Connection, targets: Iterable[Target]) -> Facts:
 def _of_targets(
     connection: Connection, query: TextClause, targets: Iterable[Target], parameters: Mapping[str, Any]
 ) -> Facts:
-    of = json.dumps([vars(target) for target in targets])
-    rows = connection.execute(query, {"targets": of, **parameters})
+    each = [vars(target) for target in targets]
+    if not each:
+        # To plan it takes longer than to read a table.
+        return {}
+    rows = connection.execute(query, {"targets": json.dumps(each), **parameters})
     return {fact.key: fact for on, *row in rows for fact in _each(on, [row])}
 
 

@@ -15,6 +15,9 @@ from sqlalchemy import TextClause, text
 
 NONE = "ARRAY[]::text[]"
 
+# Fences off a subquery: what it prints is planned and printed once, and not wherever it is used.
+_ONCE = "OFFSET 0"
+
 # What a clone prints of its own schema, whose real name has a number; functions there are not its own.
 CLEAN = "regexp_replace({}, 'pg_temp(_\\d+)?\\.(?!declared_function_)', :schema, 'g')"
 _SCHEMA_NAME = "CASE n.oid WHEN pg_my_temp_schema() THEN 'pg_temp' ELSE quote_ident(n.nspname) END"
@@ -59,6 +62,7 @@ FROM (
         (SELECT string_agg(coalesce(quote_ident(r.rolname), 'PUBLIC'), ', ' ORDER BY r.rolname)
             FROM unnest(polroles) AS role (oid) LEFT JOIN pg_roles AS r ON r.oid = role.oid) AS roles
     FROM pg_policy AS p WHERE polrelid = :oid
+    {_ONCE}
 ) AS policy
 """
 
@@ -78,6 +82,7 @@ FROM (
         replace(pg_get_triggerdef(t.oid), {_ON} || ' ', ' ON ' || :relation || ' ') AS definition
     FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE t.tgrelid = :oid AND NOT t.tgisinternal
+    {_ONCE}
 ) AS own
 """
 
@@ -102,7 +107,8 @@ FROM (
     FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
     WHERE i.indrelid = :oid AND NOT EXISTS (
         SELECT FROM pg_constraint WHERE conindid = c.oid AND conrelid = :oid AND contype IN ('p', 'u', 'x'))
-) AS own) AS own
+    {_ONCE}
+) AS own {_ONCE}) AS own
 """
 
 # A foreign key or CHECK is added NOT VALID and validated by itself, a key gets an index that was built
@@ -145,6 +151,7 @@ FROM (
         (SELECT jsonb_object_agg(p.proname, CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END)
             FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE t.tgconstraint = c.oid AND t.tgenabled <> 'O') AS modes
     FROM pg_constraint AS c LEFT JOIN pg_class AS f ON f.oid = c.confrelid WHERE c.conrelid = :oid AND c.contype IN ('p', 'u', 'x', 'c', 'f')
+    {_ONCE}
 ) AS own
 """
 
@@ -177,6 +184,7 @@ FROM (
         quote_ident(left(a.attname, 50) || '_is_not_null') AS proof
     FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
     WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped
+    {_ONCE}
 ) AS own
 CROSS JOIN LATERAL (VALUES
     ('type', own.type || own.collation),
@@ -200,6 +208,7 @@ FROM (
             WHERE s.classid = 'pg_attrdef'::regclass AND s.objid = d.oid AND s.refclassid = 'pg_class'::regclass) AS value
     FROM pg_attribute AS a JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    {_ONCE}
 ) AS own
 UNION ALL
 SELECT 'column option', option_name || ' of ' || attname, jsonb_build_object('value', option_value),
@@ -208,6 +217,7 @@ SELECT 'column option', option_name || ' of ' || attname, jsonb_build_object('va
 FROM (
     SELECT a.attname, a.attoptions, 'ALTER TABLE ' || :relation || ' ALTER COLUMN ' || quote_ident(a.attname) || ' ' AS altering
     FROM pg_attribute AS a WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped
+    {_ONCE}
 ) AS own CROSS JOIN LATERAL pg_options_to_table(own.attoptions)
 UNION ALL
 SELECT 'identity', attname::text, jsonb_build_object('value', kind),
@@ -220,6 +230,7 @@ FROM (
         AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_class'::regclass AND d.deptype = 'i'
     JOIN pg_class AS c ON c.oid = d.objid AND c.relkind = 'S'
     WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attidentity <> ''
+    {_ONCE}
 ) AS own
 UNION ALL
 SELECT 'generated column', attname::text, jsonb_build_object('value', value, 'kind', kind),
@@ -233,6 +244,7 @@ FROM (
         CASE a.attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END AS kind, col_description(:oid, a.attnum) AS note
     FROM pg_attribute AS a JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> ''
+    {_ONCE}
 ) AS own
 """
 
@@ -260,6 +272,7 @@ FROM (
         SELECT 'USING INDEX ' || quote_ident(c.relname) FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid
         WHERE indrelid = :oid AND indisreplident), 'NOTHING') END AS value
     FROM pg_class WHERE oid = :oid
+    {_ONCE}
 ) AS own
 UNION ALL
 SELECT 'clustering', '', jsonb_build_object('value', name),
@@ -267,6 +280,7 @@ SELECT 'clustering', '', jsonb_build_object('value', name),
 FROM (
     SELECT (SELECT quote_ident(c.relname) FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid
         WHERE indrelid = :oid AND indisclustered) AS name
+    {_ONCE}
 ) AS own
 UNION ALL
 SELECT 'persistence', '', jsonb_build_object('value', CASE relpersistence WHEN 'u' THEN 'unlogged' ELSE 'logged' END),
@@ -287,6 +301,7 @@ SELECT 'rule', rulename::text, jsonb_build_object('definition', pg_get_ruledef(o
 FROM (
     SELECT *, CASE ev_enabled WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' ELSE 'always' END AS mode
     FROM pg_rewrite WHERE ev_class = :oid
+    {_ONCE}
 ) AS own
 UNION ALL
 SELECT 'of type', reloftype::regtype::text, '{{}}'::jsonb, ARRAY['ALTER TABLE ' || :relation || ' OF ' || reloftype::regtype],
@@ -321,21 +336,23 @@ FROM (
             'CREATE STATISTICS ' || {_STATISTICS_QUALIFIED}), ' FROM \S+$', ' FROM ' || :relation)
         AS definition
     FROM pg_statistic_ext AS s JOIN pg_namespace AS n ON n.oid = s.stxnamespace WHERE s.stxrelid = :oid
+    {_ONCE}
 ) AS own
 """
 
 # The sequences that the table owns, as identity or serial columns make them, or that its defaults use.
-_SEQUENCES_OF = """
-    SELECT d.objid AS oid, d.refobjsubid AS attnum, d.deptype = 'i' AS identity, true AS owned
+_SEQUENCES_OF = "SELECT * FROM used_sequence WHERE target_oid = :oid"
+_USED_SEQUENCES = """
+    SELECT target.oid AS target_oid, d.objid AS oid, d.refobjsubid AS attnum, d.deptype = 'i' AS identity, true AS owned
     FROM pg_depend AS d JOIN pg_class AS c ON c.oid = d.objid AND c.relkind = 'S'
-    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = :oid
-        AND d.deptype IN ('a', 'i')
+    JOIN target ON target.oid = d.refobjid
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
     UNION
-    SELECT d.refobjid, f.adnum, false, false
-    FROM pg_attrdef AS f JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+    SELECT target.oid, d.refobjid, f.adnum, false, false
+    FROM target JOIN pg_attrdef AS f ON f.adrelid = target.oid JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
     JOIN pg_class AS c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid AND c.relkind = 'S'
-    WHERE f.adrelid = :oid AND NOT EXISTS (
-        SELECT FROM pg_depend AS o WHERE o.classid = 'pg_class'::regclass AND o.objid = d.refobjid AND o.refobjid = :oid
+    WHERE NOT EXISTS (
+        SELECT FROM pg_depend AS o WHERE o.classid = 'pg_class'::regclass AND o.objid = d.refobjid AND o.refobjid = target.oid
             AND o.deptype IN ('a', 'i'))
 """
 
@@ -359,7 +376,9 @@ FROM (
         FROM ({_SEQUENCES_OF}) AS q JOIN pg_class AS c ON c.oid = q.oid
         JOIN pg_sequence AS s ON s.seqrelid = q.oid
         JOIN pg_attribute AS a ON a.attrelid = :oid AND a.attnum = q.attnum
+        {_ONCE}
     ) AS own
+    {_ONCE}
 ) AS s
 UNION ALL
 SELECT 'sequence persistence', name, jsonb_build_object('value', mode, 'column', attname),
@@ -371,6 +390,7 @@ FROM (
     JOIN pg_class AS own ON own.oid = :oid AND own.relpersistence <> c.relpersistence
     JOIN pg_attribute AS a ON a.attrelid = :oid AND a.attnum = q.attnum
     WHERE q.owned
+    {_ONCE}
 ) AS own
 """
 
@@ -401,6 +421,7 @@ FROM (
     CROSS JOIN LATERAL aclexplode(source.acl) AS acl
     LEFT JOIN pg_roles AS r ON r.oid = acl.grantee
     WHERE acl.grantee <> source.owner AND acl.privilege_type <> 'MAINTAIN'
+    {_ONCE}
 ) AS own
 GROUP BY grantee, what, kind, target, column_name
 """
@@ -420,11 +441,15 @@ WHERE s.stxrelid = :oid
 
 def _of_targets(*queries: str) -> TextClause:
     """Give the query for several tables at once, since planning it takes longer than running it."""
-    of_one = re.sub(r"(?<!:):(oid|relation|schema)\b", r"target.\1", "\nUNION ALL\n".join(queries))
+    each = (re.sub(r"(?<!:):(oid|relation|schema)\b", r"target.\1", query) for query in queries)
+    of_each = "\nUNION ALL\n".join(
+        f"SELECT target.relation, fact.* FROM target CROSS JOIN LATERAL ({query}) AS fact" for query in each
+    )
     return text(f"""
-        SELECT target.relation, fact.*
-        FROM jsonb_to_recordset(CAST(:targets AS jsonb)) AS target (oid oid, relation text, schema text)
-        CROSS JOIN LATERAL ({of_one}) AS fact""")
+        WITH target AS MATERIALIZED (
+            SELECT * FROM jsonb_to_recordset(CAST(:targets AS jsonb)) AS target (oid oid, relation text, schema text)
+        ), used_sequence AS MATERIALIZED ({_USED_SEQUENCES})
+        {of_each}""")
 
 
 RELATIONS = _of_targets(

@@ -212,7 +212,7 @@ class RelationsAndTypes:
 
     def facts(self, read: Facts) -> Facts:
         """Give facts with the names that are declared."""
-        return reworded(read, lambda words: _PRINTED.sub(self._printed, words))
+        return read if not self._real else reworded(read, lambda words: _PRINTED.sub(self._printed, words))
 
     def _printed(self, found: re.Match[str]) -> str:
         name, schema = self._real[found[1]]

@@ -83,7 +83,7 @@ class Substitutes:
 
     def printed(self, words: str) -> str:
         """Give what PostgreSQL prints with the names that are declared."""
-        return _PRINTED.sub(self._printed_name, words)
+        return words if _PREFIX not in words else _PRINTED.sub(self._printed_name, words)
 
     def _printed_name(self, found: re.Match[str]) -> str:
         schema, name = self.declared_as(found[2])
@@ -93,7 +93,7 @@ class Substitutes:
 
     def facts(self, read: Facts) -> Facts:
         """Give facts with the names that are declared."""
-        return reworded(read, self.printed)
+        return reworded(read, self.printed) if self._real else read
 
     @contextmanager
     def called(self, connection: Connection) -> Iterator[None]:

@@ -252,36 +252,27 @@ class ConcurrentIndex(MigrateOperation):
         assert connection is not None
         with transaction(connection):
             found = self._found(connection)
-            is_right = found is not None and found.valid and found.facts == self._wanted(connection)
-            # With its schema: no search_path of ours holds for a concurrent statement behind a pooler.
-            table = _qualified(connection, self.table)
-            index = statements.beside(table, self.name)
-            aside = statements.beside(table, statements.aside(self.name))
-            # Left by a run that was killed, it is all that the readers have.
-            is_taken, is_aside = connection.execute(
-                text(
-                    "SELECT to_regclass(:aside) IS NOT NULL, EXISTS (SELECT FROM pg_index "
-                    "WHERE indexrelid = to_regclass(:aside) AND indrelid = to_regclass(:table))"
-                ),
-                {"aside": aside, "table": statements.relation(table)},
-            ).one()
+            is_right = found.valid and found.facts == self._wanted(connection)
+        index = statements.beside(found.table, self.name)
+        aside = statements.beside(found.table, statements.aside(self.name))
+        is_there, is_aside = found.is_there, found.is_aside
         if is_right and not is_aside:
             return
-        if found is not None and found.foreign_keys and not is_right:
+        if found.foreign_keys and not is_right:
             self._refuse_referenced(found.foreign_keys)
-        if found is not None and found.constraint_name and not is_right:
+        if found.constraint_name and not is_right:
             constraint = statements.identifier(found.constraint_name)
             _run(context, f"ALTER TABLE {statements.relation(self.table)} DROP CONSTRAINT {constraint}")
-        elif found is not None and found.valid and not is_right and not is_taken:
+        elif found.valid and not is_right and not found.is_taken:
             name = statements.identifier(statements.aside(self.name))
             _run(context, f"ALTER INDEX {index} RENAME TO {name}")
-            is_aside, found = True, None
+            is_aside, is_there = True, False
         with without_lock_timeout(connection):
             if not is_right:
-                if found is not None and not found.constraint_name:
+                if is_there and not found.constraint_name:
                     _drop_concurrently(context, connection, index)
-                with _told(context, IndexBuild(self.name, table)):
-                    _execute(connection, self._sql(table))
+                with _told(context, IndexBuild(self.name, found.table)):
+                    _execute(connection, self._sql(found.table))
             if is_aside:
                 _drop_concurrently(context, connection, aside)
 
@@ -300,22 +291,29 @@ class ConcurrentIndex(MigrateOperation):
         oid = statements.regclass(self.table)
         found = connection.execute(
             text(
-                f"SELECT coalesce(i.indrelid = {oid}, false) AS on_table, "
+                # With its schema: no search_path of ours holds for a concurrent statement behind a pooler.
+                "SELECT n.nspname || '.' || t.relname AS table, c.oid IS NOT NULL AS is_there, "
+                "coalesce(i.indrelid = t.oid, c.oid IS NULL) AS is_free, "
                 "coalesce('an index of that name stands on ' || i.indrelid::regclass, "
                 "'a relation of that name is there, and is no index') AS in_the_way, "
-                "i.indisvalid AS valid, "
+                "coalesce(i.indisvalid, false) AS valid, "
                 f"({statements.index_facts(self.name, oid)}) AS facts, "
                 "(SELECT conname FROM pg_constraint WHERE conindid = c.oid AND contype IN ('p', 'u', 'x')) "
                 "AS constraint_name, "
                 "(SELECT string_agg(conname || ' of ' || conrelid::regclass, ', ') FROM pg_constraint "
-                "WHERE conindid = c.oid AND contype = 'f') AS foreign_keys "
-                "FROM pg_class AS c LEFT JOIN pg_index AS i ON i.indexrelid = c.oid "
-                "WHERE c.relname = :name "
-                f"AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = {oid})"
+                "WHERE conindid = c.oid AND contype = 'f') AS foreign_keys, "
+                # Left by a run that was killed, it is all that the readers have.
+                "aside.oid IS NOT NULL AS is_taken, EXISTS (SELECT FROM pg_index "
+                "WHERE indexrelid = aside.oid AND indrelid = t.oid) AS is_aside "
+                "FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace "
+                "LEFT JOIN pg_class AS c ON c.relname = :name AND c.relnamespace = n.oid "
+                "LEFT JOIN pg_index AS i ON i.indexrelid = c.oid "
+                "LEFT JOIN pg_class AS aside ON aside.relname = :aside AND aside.relnamespace = n.oid "
+                f"WHERE t.oid = {oid}"
             ),
-            {"name": self.name},
-        ).one_or_none()
-        if found is not None and not found.on_table:
+            {"name": self.name, "aside": statements.aside(self.name)},
+        ).one()
+        if not found.is_free:
             raise MigrationError(
                 f"the index {self.name} cannot be built.",
                 happened=f"{found.in_the_way}.",

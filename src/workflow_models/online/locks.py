@@ -112,27 +112,37 @@ class Watch:
             thread.join()
 
     def _ask(self) -> None:
+        # Most steps are over before there is anything to see.
+        if self._stopped.wait(self.interval_s):
+            return
         try:
             with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                self._look(connection)
                 while not self._stopped.wait(self.interval_s):
-                    if connection.scalar(_IS_GONE, {"pid": self.guard}):
-                        self.lock_is_lost = True
-                        connection.execute(_END, {"pid": self._pid() if self._pid else None})
-                    step = self._step
-                    if step is None:
-                        self._blockers(connection, None)
-                        continue
-                    reached = step.ask(connection, partial(self._blockers, connection))
-                    with self._telling:
-                        if step is self._step:
-                            step.progress.reached(reached)
+                    self._look(connection)
         except DBAPIError as error:  # it only serves messages; the migration goes on without it
             log.debug("cannot watch the migrator: %s", error.orig)
+
+    def _look(self, connection: Connection) -> None:
+        if connection.scalar(_IS_GONE, {"pid": self.guard}):
+            self.lock_is_lost = True
+            connection.execute(_END, {"pid": self._pid() if self._pid else None})
+        step = self._step
+        if step is None:
+            self._blockers(connection, None)
+            return
+        reached = step.ask(connection, partial(self._blockers, connection))
+        with self._telling:
+            if step is self._step:
+                step.progress.reached(reached)
 
     def _blockers(self, connection: Connection, pid: int | None) -> str | None:
         if pid is None and self._pid is not None:
             pid = self._pid()
-        blockers: str | None = connection.scalar(_BLOCKERS, {"pid": pid})
+        pids = connection.scalar(_BLOCKING, {"pid": pid})
+        if not pids:
+            return None
+        blockers: str | None = connection.scalar(_BLOCKERS, {"pids": pids})
         self.last_seen = blockers or self.last_seen
         return blockers
 
@@ -153,11 +163,12 @@ _FIRST_WORDS = """,
         substring(
             nullif(activity.query, '<insufficient privilege>')
             FROM '^\\s*([A-Za-z]+(\\s+[A-Za-z_."]+){0,2})')"""
+_BLOCKING = text("SELECT pg_blocking_pids(:pid)")
 _BLOCKERS = text(
     f"SELECT string_agg({_WHO.format(more=_FIRST_WORDS)}, '; ' ORDER BY activity.pid) "
-    "FROM pg_stat_activity AS activity WHERE activity.pid = ANY (pg_blocking_pids(:pid))"
+    "FROM pg_stat_activity AS activity WHERE activity.pid = ANY (:pids)"
 )
-_IS_GONE = text("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)")
+_IS_GONE = text("SELECT NOT EXISTS (SELECT FROM pg_stat_get_activity(:pid))")
 _END = text("SELECT pg_terminate_backend(:pid)")
 _HOLDER = text(
     f"SELECT {_WHO.format(more='')} FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid) "

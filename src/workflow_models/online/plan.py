@@ -95,6 +95,8 @@ def refuse_downgrade(
     :param ours: what may be dropped along, as ``created()`` gives it.
     :raises MigrationError: naming the objects, or counting what would be lost.
     """
+    if not revisions:
+        return
     parameters = _named(connection, revisions, ours)
     dependents = sorted(set(connection.scalars(_DEPENDENTS, parameters)))
     if dependents:

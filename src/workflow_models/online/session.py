@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, Connection, Dialect, Engine, NullPool, create_engine, event, text
+from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import DBAPIError
 
 from .options import Options
@@ -88,10 +89,16 @@ def create_session_engine(url: URL, options: Options, search_path: str) -> Engin
                 cursor.execute(_SET, {"settings": settings, "local": False})
         driver_connection.commit()
 
+    # Alembic asks the server for it before each statement of ours, in three round trips; SETTINGS say it.
+    engine.dialect.get_isolation_level = _read_committed  # type: ignore[method-assign]
     event.listen(engine, "do_connect", _connect_without_timeout)
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", _begun)
     return engine
+
+
+def _read_committed(dbapi_connection: object) -> IsolationLevel:
+    return "READ COMMITTED"
 
 
 def behind_pooler(connection: Connection) -> bool:
@@ -145,8 +152,9 @@ def without_lock_timeout(connection: Connection) -> Iterator[None]:
         connection.info["backend_pid"] = None  # whichever the pooler takes
         yield
         return
-    before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
-    connection.exec_driver_sql("SET lock_timeout = 0")
+    before, _ = connection.execute(
+        text("SELECT current_setting('lock_timeout'), set_config('lock_timeout', '0', false)")
+    ).one()
     try:
         yield
     finally:

@@ -586,11 +586,13 @@ def _clone_oid(table: str) -> str:
 def _compared(table: str, *, found: str, create: str, wanted: str, replace: str, declare: str = "") -> str:
     return _block(
         f"""
-CREATE TEMPORARY TABLE {clone(table)} (LIKE {relation(table)});
-{create};
-wanted := ({wanted});
-DROP TABLE {clone(table)};
-IF found IS DISTINCT FROM wanted THEN
+IF found IS NOT NULL THEN
+    CREATE TEMPORARY TABLE {clone(table)} (LIKE {relation(table)});
+    {create};
+    wanted := ({wanted});
+    DROP TABLE {clone(table)};
+END IF;
+IF found IS NULL OR found IS DISTINCT FROM wanted THEN
     {replace}
 END IF;""",
         declare=f"found text := ({found});\n    wanted text;\n    {declare}",
