@@ -615,10 +615,12 @@ THERE = {
     "a view of our name": (
         """
         DROP VIEW workflow_report; ALTER TABLE workflow_execution_logs RENAME TO logs;
+        DROP INDEX idx_workflow_execution_logs_workflow_id, idx_workflow_execution_logs_status,
+            idx_workflow_execution_logs_created_at;
         CREATE VIEW workflow_execution_logs AS TABLE logs
         """,
         "public.workflow_execution_logs is not an ordinary table.",
-        "ALTER TABLE public.workflow_execution_logs SET SCHEMA another; -- or rename it",
+        "ALTER TABLE public.workflow_execution_logs SET SCHEMA another; -- or rename it; its rows stay in it",
     ),
     "a table without a key": (
         """
@@ -953,6 +955,85 @@ def test_profiles_that_others_may_not_change_are_not_warned_of(
     migrations.upgrade(upgraded.url())
 
     assert warnings(caplog) == []
+
+
+TAKEN = {
+    "idx_workflow_execution_logs_created_at": "CREATE INDEX NAME ON organizations (id)",
+    "idx_workflow_exec_org_time": "CREATE TABLE NAME (i integer)",
+    "idx_failed_workflow_executions": "CREATE VIEW NAME AS SELECT 1 AS one",
+}
+
+
+def test_names_of_indexes_that_others_have_are_refused_all_at_once(clone: Clone) -> None:
+    database = clone("adopted")
+    database.execute("DROP INDEX IF EXISTS idx_workflow_execution_logs_created_at")
+    for name, statement in TAKEN.items():
+        database.execute(statement.replace("NAME", name))
+    before = state(database)
+
+    with pytest.raises(MigrationError) as refused:
+        migrations.upgrade(database.url())
+
+    for name in TAKEN:
+        assert f"the name {name} is taken: " in str(refused.value)
+        assert f"ALTER TABLE public.{name} RENAME TO another_name;" in str(refused.value)
+    assert state(database) == before
+
+
+def test_tables_of_another_owner_are_warned_of(clone: Clone, caplog: pytest.LogCaptureFixture) -> None:
+    database = clone("adopted")
+
+    migrations.upgrade(database.url(database.superuser))
+
+    found = [each for each in warnings(caplog) if "belongs to" in each]
+    assert len(found) == 2
+    assert found[0].startswith(
+        f"warning: workflow_definitions belongs to app_owner, and this runs as {database.superuser}: "
+    )
+    assert "Run it as app_owner, with ?options=-crole%3Dapp_owner in the URL, or let" in found[0]
+
+
+def test_as_the_owner_of_the_tables_a_superuser_upgrades_without_a_warning(
+    clone: Clone, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = clone("adopted")
+    url = make_url(database.url(database.superuser)).update_query_dict({"options": "-crole=app_owner"})
+
+    migrations.upgrade(url)
+
+    assert [each for each in warnings(caplog) if "belongs to" in each] == []
+    assert migrations.differences(url) == migrations.differences(database.url()) == []
+
+
+def test_a_foreign_key_that_does_not_hold_is_warned_of(
+    clone: Clone, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = clone("fixed")
+    database.execute("ALTER TABLE workflow_execution_logs DISABLE TRIGGER ALL", user=database.superuser)
+
+    migrations.upgrade(database.url())
+
+    [warned] = [each for each in warnings(caplog) if "workflow_id_fkey" in each]
+    assert warned == (
+        "warning: the foreign key workflow_execution_logs_workflow_id_fkey of workflow_execution_logs does "
+        "not hold: its triggers are disabled. Let a superuser run: ALTER TABLE workflow_execution_logs "
+        "ENABLE TRIGGER ALL; and look for rows that have got in meanwhile."
+    )
+
+
+def test_a_role_that_may_not_ask_for_the_revision_is_told_who_may(upgraded: Database) -> None:
+    upgraded.execute("REVOKE USAGE ON SCHEMA workflow_private FROM authenticated")
+
+    with pytest.raises(MigrationError) as refused:
+        migrations.upgrade(upgraded.url("authenticator"))
+
+    assert str(refused.value) == (
+        "error: the database refused a statement.\n"
+        "  Happened: permission denied for schema workflow_private (42501)\n"
+        "  Unchanged: nothing was done.\n"
+        "  Next: connect as app_owner, who migrates this database, or as a member of that role; then run the "
+        "same command again."
+    )
 
 
 def test_a_warning_goes_to_stderr_and_fails_no_check(upgraded: Database) -> None:

@@ -140,7 +140,7 @@ upgrade_refusals = (
     WHERE current_setting('server_version_num')::integer < 150000
     UNION ALL
     SELECT format('public.%I is not an ordinary table.', relname),
-        format('ALTER TABLE public.%I SET SCHEMA another; -- or rename it', relname)
+        format('ALTER TABLE public.%I SET SCHEMA another; -- or rename it; its rows stay in it', relname)
     FROM found
     WHERE relkind <> 'r' AND relname <> 'profiles'
     UNION ALL
@@ -186,6 +186,21 @@ upgrade_refusals = (
     JOIN pg_attribute AS a
         ON a.attrelid = found.oid AND a.attname = declared.column_name AND NOT a.attisdropped
     WHERE format_type(a.atttypid, a.atttypmod) <> declared.type
+    """,
+    """
+    SELECT format('the name %I is taken: %s.', c.relname,
+            coalesce('an index of ' || t.oid::regclass, 'a relation that is no index')),
+        format('ALTER TABLE public.%I RENAME TO another_name;', c.relname)
+    FROM (
+        VALUES ('workflow_definitions', 'organization_id'), ('workflow_definitions', 'is_active'),
+            ('workflow_definitions', 'trigger_type'), ('workflow_execution_logs', 'workflow_id'),
+            ('workflow_execution_logs', 'status'), ('workflow_execution_logs', 'created_at')
+    ) AS index (table_name, column_name)
+    JOIN pg_class AS c ON c.relname = format('idx_%s_%s', index.table_name, index.column_name)
+        AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
+    LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
+    LEFT JOIN pg_class AS t ON t.oid = i.indrelid
+    WHERE t.relname IS DISTINCT FROM index.table_name
     """,
 )
 

@@ -63,12 +63,15 @@ creates = {
 
 upgrade_refusals = (
     f"""
-    SELECT format('an index named %I stands on %s.', c.relname, i.indrelid::regclass),
-        format('ALTER INDEX public.%I RENAME TO another_name;', c.relname)
-    FROM pg_class AS c JOIN pg_index AS i ON i.indexrelid = c.oid JOIN pg_class AS t ON t.oid = i.indrelid
+    SELECT format('the name %I is taken: %s.', c.relname,
+            coalesce('an index of ' || t.oid::regclass, 'a relation that is no index')),
+        format('ALTER TABLE public.%I RENAME TO another_name;', c.relname)
+    FROM pg_class AS c
+    LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
+    LEFT JOIN pg_class AS t ON t.oid = i.indrelid
     WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
-        AND (c.relname IN {tuple(_OF_LOGS)} AND t.relname <> 'workflow_execution_logs'
-            OR c.relname IN {tuple(_OF_DEFINITIONS)} AND t.relname <> 'workflow_definitions')
+        AND (c.relname IN {tuple(_OF_LOGS)} AND t.relname IS DISTINCT FROM 'workflow_execution_logs'
+            OR c.relname IN {tuple(_OF_DEFINITIONS)} AND t.relname IS DISTINCT FROM 'workflow_definitions')
     """,
 )
 

@@ -112,6 +112,36 @@ ORDER BY 1
 """
 
 
+# Who creates what is beside a table, functions above all, owns it.
+OWNER_WARNINGS = """
+SELECT format(
+    '%s belongs to %s, and this runs as %s: what is made for it will belong to two roles, and %s can then '
+    'neither check nor upgrade. Run it as %s, with ?options=-crole%%3D%s in the URL, or let an administrator '
+    'run: ALTER TABLE %s OWNER TO %I;',
+    oid::regclass, owner, current_user, owner, owner, owner, oid::regclass, current_user)
+FROM (
+    SELECT oid, relowner::regrole AS owner FROM pg_class
+    WHERE oid IN (to_regclass('public.workflow_definitions'), to_regclass('public.workflow_execution_logs'))
+) AS tables
+WHERE owner <> current_user::regrole
+ORDER BY 1
+"""
+
+
+# As a bulk load, or a restore, leaves them.
+KEY_WARNINGS = """
+SELECT DISTINCT format(
+    'the foreign key %I of %s does not hold: its triggers are disabled. Let a superuser run: '
+    'ALTER TABLE %s ENABLE TRIGGER ALL; and look for rows that have got in meanwhile.',
+    c.conname, c.conrelid::regclass, t.tgrelid::regclass)
+FROM pg_trigger AS t JOIN pg_constraint AS c ON c.oid = t.tgconstraint AND c.contype = 'f'
+WHERE c.conrelid IN (
+        to_regclass('public.workflow_definitions'), to_regclass('public.workflow_execution_logs'))
+    AND t.tgenabled = 'D'
+ORDER BY 1
+"""
+
+
 def foreign_policies(declared: Iterable[str]) -> str:
     """Give a query for a warning of each policy on our tables that is not ours and lets more be seen.
 

@@ -28,7 +28,14 @@ except ImportError as error:
     raise MissingExtraError("workflow_models.migrations", "migrations", error) from None
 
 from . import embedded
-from .adoption import PROFILE_WARNINGS, STATE, TRIGGER_WARNINGS, foreign_policies
+from .adoption import (
+    KEY_WARNINGS,
+    OWNER_WARNINGS,
+    PROFILE_WARNINGS,
+    STATE,
+    TRIGGER_WARNINGS,
+    foreign_policies,
+)
 from .application import application_metadata
 from .base import TextEnum, metadata
 from .ddl import Policy
@@ -416,7 +423,8 @@ def _warnings(allow_extra: Iterable[str] = ()) -> tuple[str, ...]:
         for found in (re.fullmatch(r'policy "?(.*?)"? on \w+', title) for title in allow_extra)
         if found
     }
-    return PROFILE_WARNINGS, TRIGGER_WARNINGS, foreign_policies(_declared_policies() | allowed)
+    policies = foreign_policies(_declared_policies() | allowed)
+    return OWNER_WARNINGS, KEY_WARNINGS, PROFILE_WARNINGS, TRIGGER_WARNINGS, policies
 
 
 _NEIGHBOURS = {table.name for table in application_metadata.tables.values()}

@@ -898,6 +898,20 @@ def test_an_index_that_is_replaced_leaves_nothing_behind(library: Database, op: 
     assert "WHERE (title ~~ 'A%'::text)" in definition
 
 
+def test_an_index_that_is_replaced_hands_over_what_was_said_of_it(library: Database, op: Any) -> None:
+    library.execute(
+        "CREATE INDEX simple ON library.books (pages); COMMENT ON INDEX library.simple IS '50% of \"it\"';"
+        "ALTER TABLE library.books CLUSTER ON simple"
+    )
+
+    op.create_index_concurrently("simple", "books", ["title"])
+
+    assert library.execute(
+        "SELECT indisclustered, obj_description(indexrelid) FROM pg_index "
+        "WHERE indexrelid = 'library.simple'::regclass"
+    ) == [(True, '50% of "it"')]
+
+
 def test_what_a_killed_run_has_left_aside_goes_with_the_next_one(library: Database, op: Any) -> None:
     create_index_concurrently(op, "books", "simple")
     library.execute("CREATE INDEX simple_ccold ON library.books (pages)")

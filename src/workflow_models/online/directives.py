@@ -242,6 +242,7 @@ class ConcurrentIndex(MigrateOperation):
                 on_clone = self._sql(on_clone=True)
                 _write(context, statements.set_different_index_aside(self.name, self.table, on_clone))
                 _write(context, self._sql(), waits=True)
+                _write(context, statements.hand_index_over(self.name, self.table))
                 _write(context, statements.drop_index_aside(self.name, self.table))
                 return
             _retried(context, partial(self._ensure, context))
@@ -273,7 +274,9 @@ class ConcurrentIndex(MigrateOperation):
                     _drop_concurrently(context, connection, index)
                 with _told(context, IndexBuild(self.name, found.table)):
                     _execute(connection, self._sql(found.table))
-            if is_aside:
+        if is_aside:
+            _run(context, statements.hand_index_over(self.name, found.table))
+            with without_lock_timeout(connection):
                 _drop_concurrently(context, connection, aside)
 
     def _sql(self, table: str | None = None, *, on_clone: bool = False) -> str:

@@ -178,7 +178,12 @@ class Statements(io.StringIO):
         return len(text)
 
 
-_READ_ONLY, _ENDED_BY_SOMEBODY = "25006", "57P01"
+_STAYS = "; what the next revision had built stays and is used next time."
+_READ_ONLY, _ENDED_BY_SOMEBODY, _NOT_PERMITTED = "25006", "57P01", "42501"
+_OWNER = """
+    SELECT relowner::regrole::text FROM pg_class
+    WHERE relnamespace::regnamespace::text || '.' || relname = :table AND relkind = 'r'
+"""
 _OF_A_ROW = ("23502", "23514")  # NOT NULL and CHECK
 
 
@@ -377,7 +382,7 @@ class _Run:
                 "the locks for the next step could not be had.",
                 happened=f"{error.tries} tries of {self.lock_timeout_ms} ms; "
                 f"{error.blocker or 'who held the lock was gone before it could be seen'}.",
-                unchanged=f"{at}; what the next revision had built stays and is used next time.",
+                unchanged=f"{at}{_STAYS}",
                 next_step=f"end that transaction, then {self.again}",
             ) from error
         except (DBAPIError, PendingRollbackError, KeyboardInterrupt) as failure:
@@ -391,16 +396,14 @@ class _Run:
                 raise RunInterruptedError(
                     "interrupted.",
                     happened="the run was ended from the keyboard.",
-                    unchanged=f"{self._boundary(probe)}; what the next revision had built stays "
-                    "and is used next time.",
+                    unchanged=f"{self._boundary(probe)}{_STAYS}",
                     next_step=self.again,
                 ) from failure
             raise MigrationError(
                 "the database refused a statement.",
                 happened=self._what_happened(cause),
-                unchanged=f"{self._boundary(probe)}; what the next revision had built stays "
-                "and is used next time.",
-                next_step=f"{self._remedy(cause)}{self.again}",
+                unchanged=f"{self._boundary(probe)}{_STAYS if self.watch else '.'}",
+                next_step=f"{self._remedy(cause, probe)}{self.again}",
             ) from failure
 
     def _what_happened(self, cause: DBAPIError) -> str:
@@ -411,14 +414,29 @@ class _Run:
             )
         return _message(cause)
 
-    def _remedy(self, cause: DBAPIError) -> str:
+    def _owner_of_versions(self, probe: Connection) -> str | None:
+        """Where this role may not even ask at which revision the database is."""
+        try:
+            probe.rollback()
+            owner: str | None = probe.scalar(text(_OWNER), {"table": self.target.own_version_table})
+            self._heads(probe)
+        except DBAPIError:
+            return owner
+        return None
+
+    def _remedy(self, cause: DBAPIError, probe: Connection) -> str:
         state = sqlstate(cause)
         # A statement outside of a transaction has the role's own statement_timeout there.
         if self.pooled and state == "57014":
             why = "where no timeout can be set for this"
             return f"connect to the server itself and not to the pooler, {why}, then "
         if state == _READ_ONLY:
-            return "connect to a primary, as a role whose default_transaction_read_only is off, then "
+            return (
+                "connect to a primary, to a database and as a role for which default_transaction_read_only "
+                "is off, then "
+            )
+        if state == _NOT_PERMITTED and (owner := self._owner_of_versions(probe)):
+            return f"connect as {owner}, who migrates this database, or as a member of that role; then "
         return "" if state == _ENDED_BY_SOMEBODY else "mend that, then "
 
     def _boundary(self, probe: Connection) -> str:
@@ -426,7 +444,7 @@ class _Run:
             probe.rollback()
             return f"the database is at {_names(self._heads(probe))}"
         except DBAPIError:
-            return "the database is at the last revision reported above"
+            return "the database is at the last revision reported above" if self.watch else "nothing was done"
 
 
 def _places_of_versions(target: Target) -> Iterator[str]:

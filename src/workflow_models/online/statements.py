@@ -245,6 +245,25 @@ def set_different_index_aside(name: str, table: str, on_clone: str) -> str:
     )
 
 
+def hand_index_over(name: str, table: str) -> str:
+    """Give an index what has been said of the one that it takes the place of, and its mark for CLUSTER."""
+    old, new = (f"to_regclass({literal(beside(table, each))})" for each in (aside(name), name))
+    return f"""DO $hand_over$
+DECLARE
+    said text := obj_description({old}, 'pg_class');
+BEGIN
+    IF said IS NOT NULL AND obj_description({new}, 'pg_class') IS NULL THEN
+        EXECUTE format('COMMENT ON INDEX %s IS %L', {new}, said);
+    END IF;
+    IF EXISTS (
+        SELECT FROM pg_index AS old JOIN pg_index AS new ON new.indrelid = old.indrelid AND new.indpred IS NULL
+        WHERE old.indexrelid = {old} AND new.indexrelid = {new} AND old.indisclustered
+    ) THEN
+        ALTER TABLE {relation(table)} CLUSTER ON {identifier(name)};
+    END IF;
+END $hand_over$"""
+
+
 def drop_index_aside(name: str, table: str) -> str:
     """Drop the index in whose place another has been built."""
     index = beside(table, aside(name))
