@@ -96,7 +96,7 @@ def test_the_page_shows_the_results(tmp_path: Path) -> None:
     page = Path(shutil.copy(report.DOCS / "performance.md", tmp_path))
     before = page.read_text()
 
-    report.write(json.loads(RESULTS.read_text()), tmp_path)
+    report.write(json.loads((RESULTS / "performance.json").read_text()), tmp_path)
 
     assert page.read_text() == before
 

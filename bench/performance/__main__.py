@@ -1,7 +1,8 @@
 """What row-level security costs: the application's readers and writers, ours beside the limit and the seed.
 
-`make bench LOGS=1000000` builds each variant with the same rows, asks the same questions, and writes
-`performance.json` in `bench/results/`, the plots beside `docs/performance.md`, and that page's tables.
+`make bench` builds each variant with the same rows, asks the same questions, and writes `performance.json` in
+`bench/results/`, the plots beside `docs/performance.md`, and that page's tables. With another number of logs,
+as `make bench LOGS=100000`, all of that goes to a folder of its own in `bench/results/`.
 """
 
 import argparse
@@ -34,7 +35,9 @@ from bench.performance.variants import (
 )
 from tests import server as servers
 
-RESULTS = Path(__file__).parents[1] / "results" / "performance.json"
+RESULTS = Path(__file__).parents[1] / "results"
+# What the page shows; another size is for a look, and has a folder of its own there.
+LOGS = 1_000_000
 # Of those that are compared, each has so many turns.
 ROUNDS = 5
 
@@ -42,19 +45,29 @@ ROUNDS = 5
 def main() -> None:
     """Measure, and write what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--logs", type=int, default=1_000_000)
+    parser.add_argument("--logs", type=int, default=LOGS)
     parser.add_argument("--runs", type=int, default=4_000, help="runs recorded for each figure about writing")
     parser.add_argument("--times", type=int, default=9, help="how often each thing is timed")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--docs", type=Path, default=report.DOCS)
+    parser.add_argument("--results", type=Path, help="default: of the page's size, those of the page")
+    parser.add_argument("--docs", type=Path, help="where the page is written, likewise")
     parser.add_argument("--only-report", action="store_true", help="write tables and plots again")
     arguments = parser.parse_args()
+    if arguments.logs == LOGS:
+        folder, docs = RESULTS, report.DOCS
+    else:
+        folder = docs = RESULTS / f"{arguments.logs}-logs"
+    arguments.results = arguments.results or folder / "performance.json"
+    arguments.docs = arguments.docs or docs
+    arguments.docs.mkdir(parents=True, exist_ok=True)
+    if not (arguments.docs / report.PAGE).exists():
+        shutil.copy(report.DOCS / report.PAGE, arguments.docs)
     if not arguments.only_report:
         with server() as (place, psql):
             found = measure(place, psql, arguments.logs, arguments.runs, arguments.times)
         arguments.results.parent.mkdir(parents=True, exist_ok=True)
         arguments.results.write_text(json.dumps(found, indent=1) + "\n")
     print(report.write(json.loads(arguments.results.read_text()), arguments.docs))
+    print(f"all tables and plots: {arguments.docs / report.PAGE}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from bench.performance.plans import geometric_mean, slope
 from bench.performance.readers import PAGES
 
 DOCS = Path(__file__).parents[2] / "docs"
+PAGE = "performance.md"
 TENANT = "ours, tenant session"
 OWN_ROLE = f"{TENANT}, role of their own"
 VARIANTS = {
@@ -32,7 +33,7 @@ def write(found: Found, docs: Path) -> str:
 
     :raises ValueError: for a page without one of the markers.
     """
-    page = docs / "performance.md"
+    page = docs / PAGE
     text = page.read_text()
     for name, table in TABLES.items():
         marked = re.compile(f"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
