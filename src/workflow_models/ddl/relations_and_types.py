@@ -85,10 +85,18 @@ def declared_sequences(connection: Connection, sequences: Iterable[DeclaredSeque
 
 def _create_sequence(connection: Connection, sequence: DeclaredSequence, name: str) -> None:
     """Create a sequence as it is declared, under another name."""
-    statement = str(CreateSequence(sequence).compile(dialect=connection.dialect))
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    statement = str(CreateSequence(sequence).compile(dialect=dialect))
     own = f"CREATE SEQUENCE {quoted(sequence.schema, sequence.name)}"
     options = statement.removeprefix(own)
-    connection.exec_driver_sql(f"CREATE SEQUENCE {name}{options}")
+    connection.exec_driver_sql(f"CREATE SEQUENCE {name}{options}", execution_options={"no_parameters": True})
+
+
+def _rename(connection: Connection, clone: str, name: str) -> None:
+    connection.exec_driver_sql(
+        f"ALTER TABLE {quoted('pg_temp', clone)} RENAME TO {quoted(name)}",
+        execution_options={"no_parameters": True},
+    )
 
 
 def _rewritten(sql: str, rewrites: Iterable[tuple[str, str]]) -> str:
@@ -195,10 +203,10 @@ class RelationsAndTypes:
         others = {name: f"{_PREFIX}{len(self._real) + place}" for place, name in enumerate(clones)}
         self._real |= {others[name]: (table.name, table.schema) for name, table in clones.items()}
         for name, other in others.items():
-            connection.exec_driver_sql(f"ALTER TABLE {quoted('pg_temp', name)} RENAME TO {other}")
+            _rename(connection, name, other)
         yield others
         for name, other in others.items():
-            connection.exec_driver_sql(f"ALTER TABLE {quoted('pg_temp', other)} RENAME TO {quoted(name)}")
+            _rename(connection, other, name)
 
     @contextmanager
     def used(self, connection: Connection) -> Iterator[None]:
