@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy import (
@@ -35,7 +36,7 @@ from .expression import ends_in_comment, fault
 from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
-from .item import DeclarationError, MetaDataItem, create_items, items_of, quoted, rewritten, roles
+from .item import DeclarationError, MetaDataItem, create_items, items_of, literal, quoted, rewritten, roles
 from .order import Comparison, needs_dependencies
 from .relations_and_types import RelationsAndTypes, declared_sequences, enums_of, printed, sequences_of
 from .substitutes import Substitutes
@@ -90,6 +91,31 @@ def print_alike(connection: Connection) -> None:
     connection.exec_driver_sql("SET LOCAL quote_all_identifiers = off")
 
 
+def set_path(connection: Connection, schemas: Iterable[str]) -> None:
+    """Let names be looked for in these schemas, until the transaction ends."""
+    path = ", ".join(map(quoted, schemas))
+    connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
+
+
+_HOMES_OF = text("""
+    SELECT DISTINCT nspname::text FROM unnest(CAST(:names AS text[])) AS name
+    LEFT JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name))
+    LEFT JOIN pg_namespace AS n ON n.oid = relnamespace
+""")
+
+
+def homes(connection: Connection, tables: Iterable[Table]) -> list[str]:
+    """Give the schemas of the path in which tables are that are declared without one, or would be created."""
+    visible = visible_schemas(connection)
+    declared = {table.schema for table in tables}
+    others = [schema for schema in visible if schema not in declared]
+    names = [table.name for table in tables if table.schema is None]
+    found = set(connection.scalars(_HOMES_OF, {"names": names}))
+    if None in found:
+        found |= set(others[:1])
+    return [schema for schema in visible if schema in found]
+
+
 def compare(
     connection: Connection,
     metadata: MetaData | Sequence[MetaData],
@@ -130,18 +156,19 @@ def comparison(
         # To compile the queries of the catalogs takes ten times as long as to run them.
         connection.exec_driver_sql("SET LOCAL jit = off")
         print_alike(connection)
+        # A foreign key of a clone to itself is validated, under policies of which off would make an error.
+        connection.exec_driver_sql("SET LOCAL row_security = on")
+        # What is declared hides what others call the same, and is printed without its schema.
+        ours = {*homes(connection, tables), *_schemas(collections), *(table.schema for table in tables)}
+        path = sorted(visible_schemas(connection), key=lambda schema: schema not in ours)
         # pg_temp last: a clone is never found where the real table is.
-        connection.exec_driver_sql(
-            "SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ') || ', pg_temp' "
-            "FROM unnest(current_schemas(false)) AS name WHERE name NOT LIKE 'pg_temp%'), true)",
-            execution_options={"no_parameters": True},
-        )
+        set_path(connection, [*path, _TEMPORARY])
         # The core reports what it will drop.
         found |= _found(connection, collections, tables, [*known, *map(_name, dropped)])
         with connection.begin_nested() as made:
             declared, rewriting = _declared(connection, collections, tables, known, found)
             made.rollback()
-        visible = _visible(connection)
+        visible = visible_schemas(connection)
         standalone = {printed(each.name, each.schema, visible) for each in _sequences(collections, tables)}
         declared, found = (_without_sequences(standalone, each) for each in (declared, found))
         _expect_one_owner(connection, declared, found)
@@ -169,6 +196,8 @@ def _explained(connection: Connection, tables: Sequence[Table], found: Facts) ->
                 "nothing was changed: run it again once that is done."
             ) from error
         if isinstance(error, DeclarationError):
+            if _UNDECLARED_COLUMN.search(str(error)):
+                raise DeclarationError(f"{error}\nNo column of that name is declared there.") from cause
             missing = next(_missing(str(error), tables, found), None)
             if missing is None or _sqlstate(cause) not in _MISSING:
                 raise
@@ -177,6 +206,10 @@ def _explained(connection: Connection, tables: Sequence[Table], found: Facts) ->
                 "revision that adds it, upgrade, and declare that then."
             ) from cause
         raise ComparisonError(f"the database refused to be read: {error.orig}") from error
+
+
+# An item on a clone, which has all columns that are declared.
+_UNDECLARED_COLUMN = re.compile(r'column "(?:[^"]|"")*" of relation "')
 
 
 def _missing(message: str, tables: Iterable[Table], found: Facts) -> Iterator[str]:
@@ -210,7 +243,9 @@ def hold(connection: Connection, relations: Iterable[str]) -> None:
                 before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
                 if _oid(connection, name) is not None:
-                    connection.exec_driver_sql(f"LOCK TABLE {name} IN ACCESS SHARE MODE")
+                    connection.exec_driver_sql(
+                        f"LOCK TABLE {name} IN ACCESS SHARE MODE", execution_options={"no_parameters": True}
+                    )
                 connection.execute(
                     text("SELECT set_config('lock_timeout', :before, true)"), {"before": before}
                 )
@@ -286,6 +321,25 @@ def _refuse_unless_clones_can_be_made(connection: Connection) -> None:
         )
 
 
+_CLOSED = text("""
+    SELECT nspname::text, current_user::text FROM pg_namespace
+    WHERE nspname = ANY (CAST(:names AS text[])) AND NOT has_schema_privilege(oid, 'USAGE') ORDER BY 1
+""")
+
+
+def refuse_closed_schemas(connection: Connection, tables: Iterable[Table]) -> None:
+    """See to it that names of declared tables can be looked up.
+
+    :raises ComparisonError: when the role may not look into the schema of one.
+    """
+    names = sorted({table.schema for table in tables if table.schema})
+    for schema, user in connection.execute(_CLOSED, {"names": names}):
+        raise ComparisonError(
+            f"{user} may not look into the schema {schema}, whoever owns what is in it: "
+            f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(user)};"
+        )
+
+
 def _items(collections: Iterable[MetaData], kind: type[_Item]) -> list[_Item]:
     return [item for metadata in collections for item in items_of(metadata, kind)]
 
@@ -298,6 +352,18 @@ def _schemas(collections: Sequence[MetaData]) -> list[str]:
 def _oid(connection: Connection, relation: str) -> int | None:
     oid: int | None = connection.scalar(text("SELECT to_regclass(:name)::oid"), {"name": relation})
     return oid
+
+
+def qualified(connection: Connection, relation: str) -> str | None:
+    """Give the name of a relation with the schema that it is in; None where there is none."""
+    row = connection.execute(_QUALIFIED, {"name": relation}).one_or_none()
+    return quoted(*row) if row else None
+
+
+_QUALIFIED = text("""
+    SELECT nspname::text, relname::text FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
+    WHERE pg_class.oid = to_regclass(:name)
+""")
 
 
 def _type_oid(connection: Connection, enum: Enum) -> int | None:
@@ -344,7 +410,7 @@ def _found(
 
 def _targets(connection: Connection, tables: Iterable[Table]) -> list[Target]:
     """Give those of the tables that there are."""
-    visible = _visible(connection)
+    visible = visible_schemas(connection)
     return [
         Target(oid, _name(table), _printed_schema(table, visible))
         for table in tables
@@ -376,7 +442,7 @@ def _declared(
         connection,
         _items(collections, Function),
         found,
-        _visible(connection),
+        visible_schemas(connection),
         tables_stand=not lacking,
     )
     declared |= functions
@@ -418,7 +484,7 @@ def _of_tables(
     declared: Facts = {}
     others = _bare_ones(tables, lacking)
     clone_of = others | {table: table for table in tables}
-    visible = _visible(connection)
+    visible = visible_schemas(connection)
     enums = enums_of((*tables, *others.values()))
     used = RelationsAndTypes(connection, (*tables, *others.values()), visible)
     clones = connection.execution_options(
@@ -551,7 +617,7 @@ def _rewriting(connection: Connection, tables: Iterable[Table], declared: Facts,
     }
     if not missing:
         return missing
-    return missing & facts.rewriting(connection, _clones(connection, tables, _visible(connection)))
+    return missing & facts.rewriting(connection, _clones(connection, tables, visible_schemas(connection)))
 
 
 def _of_schema(connection: Connection, schema: Schema) -> Facts:
@@ -656,15 +722,15 @@ def _without_sequences(names: Collection[str], facts_: Facts) -> Facts:
 
 def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> None:
     """Declare who owns what is there: the migrating role, or, if it owns nothing, who owns the most."""
+    user = connection.scalar(text("SELECT current_user"))
     there = {
         key: fact for key, fact in found.items() if key[0] == "owner" and _owned_is_declared(key, declared)
     }
     for key in [key for facts_ in (declared, found) for key in facts_ if key[0] == "owner"]:
         declared.pop(key, None)
-        if key not in there:
-            found.pop(key, None)
+        if key not in there and key in found:
+            _come_back_with(found.pop(key), found, str(user))
     owners = Counter(fact.attributes["value"] for fact in there.values())
-    user = connection.scalar(text("SELECT current_user"))
     if not owners:
         return
     owner = user if user in owners else owners.most_common(1)[0][0]
@@ -672,6 +738,19 @@ def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> 
         what = fact.create[0].rpartition(" OWNER TO ")[0]
         to = "CURRENT_USER" if owner == user else quoted(owner)
         declared[key] = Fact(*key, {"value": owner}, (f"{what} OWNER TO {to}",))
+
+
+def _come_back_with(owner: Fact, found: Facts, user: str) -> None:
+    """Let what is not declared and belongs to somebody else be his again when it is made again."""
+    if owner.attributes["value"] == user:
+        return
+    for kind in ("function", "statistics"):
+        owned = found.get((kind, owner.on, owner.name))
+        if owned is not None:
+            role = literal(owner.attributes["value"])
+            may = f"IF pg_has_role({role}, 'MEMBER')"
+            again = f"DO $owner$ BEGIN {may} THEN {owner.create[0]}; END IF; END $owner$"
+            found[owned.key] = replace(owned, create=(*owned.create, again))
 
 
 def _owned_is_declared(key: tuple[str, str, str], declared: Facts) -> bool:
@@ -725,10 +804,12 @@ def _is_read(fact: Fact, table: str) -> bool:
     return re.search(rf'(?<![\w$".]){re.escape(table)}(?![\w$"])', words) is not None
 
 
-def _visible(connection: Connection) -> list[str]:
+_PATH = text("SELECT name::text FROM unnest(current_schemas(false)) AS name WHERE name NOT LIKE 'pg_temp%'")
+
+
+def visible_schemas(connection: Connection) -> list[str]:
     """Give the schemas without which PostgreSQL prints names."""
-    schemas: list[str] = connection.scalars(text("SELECT unnest(current_schemas(false))::text")).all()  # type: ignore[assignment]
-    return schemas
+    return list(connection.scalars(_PATH))
 
 
 def _printed_schema(table: Table, visible: Sequence[str]) -> str:
