@@ -124,17 +124,24 @@ def test_tables_are_found_in_their_schema_whatever_the_path_is(
         assert (connection.scalar(text("SHOW search_path")), connection.dialect.default_schema_name) == before
 
 
-def test_tables_without_a_schema_are_found_behind_those_that_have_one(
-    empty: Database, prove: Callable[..., Proof]
+@pytest.mark.parametrize("include_schemas", [True, False])
+@pytest.mark.parametrize("without", ["tickets", None])
+def test_tables_in_the_first_schema_of_the_path_are_found_where_it_is_not_asked_for(
+    without: str | None, include_schemas: bool, empty: Database, prove: Callable[..., Proof]
 ) -> None:
     metadata = MetaData()
     Table("notes", metadata, Column("id", Integer, primary_key=True), schema="desk")
-    Table("tickets", metadata, Column("id", Integer, primary_key=True))
+    if without:
+        Table(without, metadata, Column("id", Integer, primary_key=True))
     empty.execute("CREATE SCHEMA desk")
     with empty.engine().begin() as connection:
         metadata.create_all(connection)
     proof = prove(
-        empty, metadata=metadata, search_path="desk, public", version_table_schema=None, include_schemas=True
+        empty,
+        metadata=metadata,
+        search_path="desk, public",
+        version_table_schema=None,
+        include_schemas=include_schemas,
     )
 
     assert proof.generate().changes == ()

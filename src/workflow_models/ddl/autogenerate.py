@@ -281,13 +281,21 @@ _UNPIN: WeakKeyDictionary[AutogenContext, Callable[[], None]] = WeakKeyDictionar
 def _pin_path(autogen_context: AutogenContext, connection: Connection, tables: Sequence[Table]) -> None:
     """Let the core see a table that is declared with its schema there alone, whatever the path is.
 
-    It takes all tables in the path for such without a schema, and looks for none in the schema that came
-    first when the connection was made.
+    It takes all tables in the path for such without a schema, and those of the schema that came first when
+    the connection was made for nothing else.
     """
     path, dialect = visible_schemas(connection), connection.dialect
     home = homes(connection, tables)
-    declared = {table.schema for table in tables}
-    pinned = [*home, *(schema for schema in path if schema not in declared and schema not in home)]
+    first = path[0] if path else None
+
+    def is_wanted(schema: str | None) -> bool:
+        return autogen_context.run_name_filters(schema, "schema", {})
+
+    if is_wanted(None) or not ((autogen_context.opts or {}).get("include_schemas") and is_wanted(first)):
+        # Then the first one is looked into only as the one that needs no name.
+        home = [first, *home] if first else home
+    hidden = {table.schema for table in tables}.difference(home)
+    pinned = list(dict.fromkeys([*home, *(schema for schema in path if schema not in hidden)]))
     first = pinned[0] if pinned else None
     if pinned == path and dialect.default_schema_name == first:
         return

@@ -297,7 +297,7 @@ def _place(change: Difference) -> int:
     """Give its place in ORDER; a column may be NULL only once no primary key has it."""
     declared = change.declared
     allows_null = change.fact.kind == "not null" and declared and declared.attributes["value"] == "false"
-    return ORDER.index("primary key" if allows_null else change.fact.kind)
+    return ORDER.index("primary key") + 1 if allows_null else ORDER.index(change.fact.kind)
 
 
 def _forces(change: Difference) -> bool:
