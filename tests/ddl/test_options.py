@@ -124,6 +124,23 @@ def test_tables_are_found_in_their_schema_whatever_the_path_is(
         assert (connection.scalar(text("SHOW search_path")), connection.dialect.default_schema_name) == before
 
 
+def test_tables_of_one_name_that_are_both_in_the_path_are_told_apart(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = MetaData()
+    for schema in ("a", "b"):
+        Table("notes", metadata, Column("id", Integer, primary_key=True), schema=schema)
+        Table("marks", metadata, Column("note_id", ForeignKey(f"{schema}.notes.id")), schema=schema)
+    empty.execute("CREATE SCHEMA a; CREATE SCHEMA b")
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+    proof = prove(
+        empty, metadata=metadata, search_path="public, a, b", version_table_schema=None, include_schemas=True
+    )
+
+    assert proof.generate().changes == ()
+
+
 @pytest.mark.parametrize("include_schemas", [True, False])
 @pytest.mark.parametrize("without", ["tickets", None])
 def test_tables_in_the_first_schema_of_the_path_are_found_where_it_is_not_asked_for(

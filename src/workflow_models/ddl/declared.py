@@ -526,7 +526,7 @@ def _of_tables(
         targets = _clones(connection, tables, visible)
         with used.clones_are_told(connection, clone_names) as other_names:
             names = {
-                other_names.get(clone.name, clone.name): _printed_schema(table, visible) + quoted(table.name)
+                other_names.get(clone.name, clone.name): _printed_name(connection, table, visible)
                 for table, clone in clone_of.items()
             }
             read = facts.of_relations(connection, targets, schemas, names)
@@ -814,6 +814,16 @@ def visible_schemas(connection: Connection) -> list[str]:
 
 def _printed_schema(table: Table, visible: Sequence[str]) -> str:
     return f"{quoted(table.schema)}." if table.schema and table.schema not in visible else ""
+
+
+def _printed_name(connection: Connection, table: Table, visible: Sequence[str]) -> str:
+    """Give the name of a table as PostgreSQL prints it; with its schema where another one hides it."""
+    name = quoted(table.name)
+    if table.schema in visible:
+        found = qualified(connection, name)
+        if found not in (None, _name(table)) and not str(found).startswith(_TEMPORARY):
+            return _name(table)
+    return _printed_schema(table, visible) + name
 
 
 def _name(table: Table) -> str:
