@@ -339,7 +339,7 @@ def create_stand_ins() -> None:
 
 
 def create_functions() -> None:
-    # Another one on each connection, where it stands in no page.
+    # Its currval() is a secret, another one on each connection.
     op.execute_unless(
         "SELECT WHERE to_regclass('workflow_private.session_secret') IS NOT NULL",
         "CREATE SEQUENCE workflow_private.session_secret",

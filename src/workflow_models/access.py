@@ -85,7 +85,7 @@ END
 """,
 )
 
-# What only the functions here know, another on each connection, where it stands in no page: its currval().
+# What only the functions here know, another on each connection: its currval().
 Sequence("session_secret", schema=PRIVATE.name, metadata=metadata)
 
 # Holds for these claims in this transaction. SQL without SET, so that PostgreSQL inlines it.

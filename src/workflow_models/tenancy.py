@@ -114,16 +114,23 @@ _USER_LOOKUP = f"""
         'known',
         '{_ORGANIZATION}' || caller[1],
         CASE WHEN caller[2] = 'super_admin' THEN 'super_admin' END,
-        CASE WHEN caller[2] = 'super_admin' THEN (
-            SELECT '{_ROLE}' || pg_catalog.set_config('role', rolname, true) FROM pg_catalog.pg_roles
-            WHERE rolname = {{super_admin_role}} AND pg_catalog.pg_has_role(session_user, oid, {_MAY_SET})
-        ) END
+        {{take_role}}
     ], NULL))
-    FROM pg_catalog.set_config(
-        'workflow.caller', coalesce(workflow_private.sealed_identity(), ''), true
-    ) AS sealed
-    CROSS JOIN LATERAL (SELECT workflow_private.identity() WHERE sealed IS NOT NULL) AS found (caller)
-    WHERE caller IS NOT NULL
+    FROM (SELECT workflow_private.sealed_identity() OFFSET 0) AS asked (sealed)
+    CROSS JOIN LATERAL (
+        SELECT
+            pg_catalog.set_config('workflow.caller', coalesce(sealed, ''), true),
+            coalesce(pg_catalog.substr(sealed, 65)::text[], workflow_private.identity())
+        OFFSET 0
+    ) AS found (known, caller)
+    WHERE known IS NOT NULL AND caller IS NOT NULL
+"""
+# Planned each time, and not for nothing: only where it is asked for.
+_TAKE_ROLE = f"""
+    CASE WHEN caller[2] = 'super_admin' THEN (
+        SELECT '{_ROLE}' || pg_catalog.set_config('role', rolname, true) FROM pg_catalog.pg_roles
+        WHERE rolname = {{role}} AND pg_catalog.pg_has_role(session_user, oid, {_MAY_SET})
+    ) END
 """
 _WORKER_LOOKUP = """
     SELECT pg_catalog.array_to_tsvector(ARRAY['known'])
@@ -379,8 +386,10 @@ class _Tenant:
     def _lookup(self) -> str:
         if self.role == WORKER:
             return _WORKER_LOOKUP
-        role = (self.every_organization and self.super_admin_role) or ""
-        return _USER_LOOKUP.format(super_admin_role="'" + role.replace("'", "''") + "'")
+        if not (self.every_organization and self.super_admin_role):
+            return _USER_LOOKUP.format(take_role="NULL")
+        quoted = self.super_admin_role.replace("'", "''")
+        return _USER_LOOKUP.format(take_role=_TAKE_ROLE.format(role=f"'{quoted}'"))
 
     def _check(self, found: Row[Any], connection: Connection) -> None:
         if not found.has_role:
