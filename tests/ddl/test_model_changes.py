@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -159,15 +160,15 @@ def moods(metadata: MetaData) -> object:
 
 
 def states(
-    *, schema: str | None = "desk", values: tuple[str, ...] = ("open", "paid")
+    *, schema: str | None = "desk", values: tuple[str, ...] = ("open", "paid"), name: str = "state"
 ) -> tuple[SchemaItem, ...]:
     """All that may name an enum type, which need not be where its table is."""
-    name = f"{schema}.state" if schema else "state"
+    called = quoted(schema, name)
     return (
-        Column("state", Enum(*values, name="state", schema=schema), server_default="open"),
-        Column("states", ARRAY(Enum(*values, name="state", schema=schema))),
-        CheckConstraint(f"state <> 'paid'::{name}", name="unpaid"),
-        Index("paid", "id", postgresql_where=text(f"state = CAST('paid' AS {name})")),
+        Column("state", Enum(*values, name=name, schema=schema), server_default="open"),
+        Column("states", ARRAY(Enum(*values, name=name, schema=schema))),
+        CheckConstraint(f"state <> 'paid'::{called}", name="unpaid"),
+        Index("paid", "id", postgresql_where=text(f"state = CAST('paid' AS {called})")),
     )
 
 
@@ -555,6 +556,17 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
             more=hidden("desk"),
         ),
     ),
+    "enum type of a column": (
+        lambda: desk(*states(), Policy("Open", "SELECT", using="state = 'open'")),
+        lambda: desk(
+            *states(name="mood"),
+            Policy("Open", "SELECT", using="state = 'open'"),
+        ),
+    ),
+    "enum type with signs in its values": (
+        lambda: desk(),
+        lambda: desk(Column("signs", ARRAY(Enum('it\'s "%"', "a\\b", ":c", "d+", name="sign")))),
+    ),
     "enum type": (
         lambda: desk(),
         lambda: desk(Column("mood", Enum("good", "bad", name="mood"), server_default="good"), more=moods),
@@ -729,19 +741,78 @@ def test_a_foreign_key_is_validated_while_row_security_is_not_forced(
     proof.of(proof.generate())
 
 
-@pytest.mark.parametrize("schema", [None, "desk"])
+@pytest.mark.parametrize("schema", ["public", None, "desk"])
 def test_a_value_that_an_enum_type_lacks_is_added(
     schema: str | None, empty: Database, prove: Callable[..., Proof]
 ) -> None:
-    before, after = (
-        desk(*states(schema=schema, values=values)) for values in (("open", "paid"), ("open", "sent", "paid"))
-    )
+    values = ("open", "sent", "paid")
+    before = desk(*states(schema=schema, values=("open", "paid")), more=TOUCH)
+    after = desk(*states(schema=schema, values=values), *using_sent(schema), more=sent_later(schema))
     with empty.engine().begin() as connection:
         before.create_all(connection)
-    proof = prove(empty, metadata=after, version_table_schema=None)
+    empty.execute(ROWS)
+    proof = prove(empty, metadata=after, version_table_schema=None, include_schemas=True)
+    type_ = f"type {schema or 'public'}.state"
+    found = {**proof.snapshot(), type_: None}
 
     generated = proof.generate()
     proof.run(generated.upgrade)
 
-    assert generated.titles == (f"modify enum type state{' on desk' if schema else ''}",)
     assert proof.generate().changes == ()
+    proof.run(generated.downgrade)
+    assert {**proof.snapshot(), type_: None} == found
+    # The value stays, and is there again.
+    proof.run(generated.upgrade)
+
+
+def using_sent(schema: str | None) -> tuple[SchemaItem, ...]:
+    """All that may use a value of an enum type."""
+    type_ = Enum("open", "sent", "paid", name="state", schema=schema)
+    return (
+        Column("state", type_, server_default="sent"),
+        Column("was", ARRAY(type_), server_default=text("'{sent}'")),
+        Column("on_its_way", Boolean, Computed("state = 'sent'", persisted=True)),
+        CheckConstraint("state <> 'sent' OR title IS NOT NULL", name="titled"),
+        Index("sent", "id", postgresql_where=text("state = 'sent'")),
+        Policy("Sent", "SELECT", using="state = 'sent' OR state = desk.later() OR desk.same(state) = 'sent'"),
+        Trigger("touch", "BEFORE", "UPDATE", "desk.touch()", when="NEW.state = 'sent'"),
+    )
+
+
+def sent_later(schema: str | None) -> Callable[[MetaData], object]:
+    """Functions and a table that use it too."""
+    name = quoted(schema, "state")
+    column = Column("state", Enum("open", "sent", "paid", name="state", schema=schema), server_default="sent")
+    return functions(
+        TOUCH,
+        function("later", returns=name, body=f"RETURN 'sent'::{name}"),
+        function("same", returns=name, arguments=f"state {name} DEFAULT 'sent'", body="SELECT state"),
+        function("first", returns=name, body="BEGIN ATOMIC SELECT state FROM tickets; END"),
+        lambda metadata: Table("letters", metadata, column),
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (("open", "lost", "paid"), "decide about enum type state on desk, whose values are"),
+        (("paid", "open"), "decide about enum type state on desk, whose values are"),
+        (("open", "sold"), "nothing but ALTER TYPE desk.state RENAME VALUE 'sold' TO 'paid')"),
+    ],
+    ids=["one more", "in another order", "under another name"],
+)
+def test_values_that_cannot_be_taken_away_are_decided_about(
+    values: tuple[str, ...], message: str, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    type_ = Enum("open", "paid", name="state", schema="desk")
+    models = desk(Column("state", type_), Policy("Paid", "SELECT", using="state = 'paid'"))
+    with empty.engine().begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA desk")
+        connection.exec_driver_sql(f"CREATE TYPE desk.state AS ENUM {values}")
+        desk(Column("state", type_)).create_all(connection)
+    proof = prove(empty, metadata=models, version_table_schema=None)
+
+    generated = proof.generate()
+
+    assert generated.refuses
+    assert message in generated.upgrade

@@ -14,7 +14,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Connection,
-    Enum,
     ForeignKeyConstraint,
     MetaData,
     PrimaryKeyConstraint,
@@ -31,13 +30,14 @@ from sqlalchemy.sql.ddl import SchemaGenerator, sort_tables
 from . import dependencies, facts
 from .compare import Difference, differences
 from .dependencies import Key
+from .enum_types import EnumTypes, enums_of, printed
 from .expression import ends_in_comment, fault
 from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
 from .item import DeclarationError, MetaDataItem, create_items, items_of, quoted, rewritten, roles
 from .order import Comparison, needs_dependencies
-from .relations_and_types import RelationsAndTypes, declared_sequences, enums_of, printed, sequences_of
+from .relations_and_types import RelationsAndTypes, declared_sequences, sequences_of
 from .substitutes import Substitutes
 from .substitutes import read as read_functions
 
@@ -300,12 +300,6 @@ def _oid(connection: Connection, relation: str) -> int | None:
     return oid
 
 
-def _type_oid(connection: Connection, enum: Enum) -> int | None:
-    name = quoted(enum.schema, enum.name)
-    oid: int | None = connection.scalar(text("SELECT to_regtype(:name)::oid"), {"name": name})
-    return oid
-
-
 def _found(
     connection: Connection, collections: Sequence[MetaData], tables: Sequence[Table], known: Sequence[str]
 ) -> Facts:
@@ -313,7 +307,8 @@ def _found(
     schemas = _schemas(collections)
     there = _targets(connection, tables)
     found |= facts.of_relations(connection, there, schemas, {})
-    found |= facts.of_enums(connection, enums_of(tables))
+    of_enums, types = facts.of_enums(connection, enums_of(tables), schemas)
+    found |= of_enums
     sequences = [
         (each.schema, each.name, quoted(each.schema, each.name)) for each in _sequences(collections, tables)
     ]
@@ -327,7 +322,6 @@ def _found(
     found |= facts.of_privileges(connection, granted)
     known = [*known, *(name for *_, name in sequences)]
     oids = [oid for name in known if (oid := _oid(connection, name)) is not None]
-    types = [oid for enum in enums_of(tables) if (oid := _type_oid(connection, enum)) is not None]
     oids += [target.oid for target in (*there, *granted)]
     functions = _items(collections, Function)
     for schema in dict.fromkeys([*schemas, *(function.schema for function in functions)]):
@@ -372,11 +366,13 @@ def _declared(
             granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
             declared |= {fact.key: fact for fact in granted}
     lacking = [table for table in tables if not _columns_are_there(table, found)]
+    types = EnumTypes(connection, enums_of(tables), _visible(connection))
     functions, substitutes = read_functions(
         connection,
         _items(collections, Function),
         found,
         _visible(connection),
+        types,
         tables_stand=not lacking,
     )
     declared |= functions
@@ -385,7 +381,9 @@ def _declared(
     rewriting: set[Key] = set()
     for together in _of_different_names(tables):
         with connection.begin_nested() as made:
-            of_tables = _of_tables(connection, together, lacking, _schemas(collections), substitutes, found)
+            of_tables = _of_tables(
+                connection, together, lacking, _schemas(collections), substitutes, types, found
+            )
             rewriting |= _rewriting(connection, together, of_tables, found)
             made.rollback()
         declared |= of_tables
@@ -409,6 +407,7 @@ def _of_tables(
     lacking: Iterable[Table],
     schemas: Sequence[str],
     substitutes: Substitutes,
+    types: EnumTypes,
     found: Facts,
 ) -> Facts:
     """Make clones of tables, and give the facts of them.
@@ -420,7 +419,7 @@ def _of_tables(
     clone_of = others | {table: table for table in tables}
     visible = _visible(connection)
     enums = enums_of((*tables, *others.values()))
-    used = RelationsAndTypes(connection, (*tables, *others.values()), visible)
+    used = RelationsAndTypes(connection, (*tables, *others.values()), visible, types)
     clones = connection.execution_options(
         schema_translate_map=dict.fromkeys(
             # None always, since statements are kept as compiled with it or without.
@@ -677,7 +676,7 @@ def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> 
 def _owned_is_declared(key: tuple[str, str, str], declared: Facts) -> bool:
     _, on, name = key
     return (
-        any((kind, on, name) in declared for kind in ("function", "statistics"))
+        any((kind, on, name) in declared for kind in ("function", "statistics", "enum type"))
         if name
         else ("persistence", on, "") in declared or ("schema", on, on) in declared
     )
