@@ -193,11 +193,16 @@ def enums_of_one_name() -> tuple[SchemaItem, ...]:
 
 
 def numbered(
-    increment: int = 2, *, schema: str | None = None, used: bool = True, to: str | None = None
+    increment: int = 2,
+    *,
+    name: str = "Odd numbers",
+    schema: str | None = None,
+    used: bool = True,
+    to: str | None = None,
 ) -> MetaData:
     """A sequence that no table owns, of which a default takes values, or none does."""
     metadata = desk()
-    sequence = Sequence("Odd numbers", metadata=metadata, schema=schema, increment=increment)
+    sequence = Sequence(name, metadata=metadata, schema=schema, increment=increment)
     if to:
         GrantOn("USAGE", sequence.name, metadata, to=to, schema=schema)
     if used:
@@ -503,6 +508,14 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
         lambda: numbered(to="anon"),
         lambda: numbered(to="authenticated"),
     ),
+    "sequence by itself under another name": (
+        lambda: numbered(name="numbers", to="anon"),
+        lambda: numbered(to="authenticated"),
+    ),
+    "sequence that nothing uses under another name": (
+        lambda: numbered(name="numbers", schema="desk", used=False, to="anon"),
+        lambda: numbered(schema="desk", used=False, to="anon"),
+    ),
     "sequence that nothing uses": (
         lambda: desk(),
         lambda: numbered(used=False, to="anon"),
@@ -765,6 +778,58 @@ def test_a_value_that_an_enum_type_lacks_is_added(
     proof.run(generated.upgrade)
 
 
+def test_an_enum_type_of_another_owner_is_reported(empty: Database, prove: Callable[..., Proof]) -> None:
+    models = desk(*states())
+    with empty.engine().begin() as connection:
+        models.create_all(connection)
+    empty.execute(f"ALTER TYPE desk.state OWNER TO {quoted(empty.superuser)}", user=empty.superuser)
+
+    proof = prove(empty, metadata=models, version_table_schema=None)
+
+    assert proof.generate().titles == ("modify owner state on desk",)
+
+
+@pytest.mark.parametrize("schema", [None, "desk"])
+@pytest.mark.parametrize(
+    ("change", "next_number"),
+    [
+        ("DROP SEQUENCE {} CASCADE", 5),
+        ("ALTER SEQUENCE {} RENAME TO numbers", 7),
+    ],
+    ids=["dropped", "renamed"],
+)
+def test_a_sequence_goes_on(
+    change: str, next_number: int, schema: str | None, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = numbered(schema=schema)
+    name = quoted(schema, "Odd numbers")
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+    empty.execute(ROWS)
+    empty.execute(f"DELETE FROM tickets WHERE number = 5; {change.format(name)}")
+    proof = prove(empty, metadata=metadata, version_table_schema=None, include_schemas=True)
+
+    proof.of(proof.generate())
+
+    assert empty.execute(f"SELECT nextval('{name}')") == [(next_number,)]
+
+
+def test_a_sequence_that_may_have_been_renamed_is_decided_about(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    with empty.engine().begin() as connection:
+        numbered(4, name="numbers", schema="desk", used=False).create_all(connection)
+    models = numbered(schema="desk", used=False)
+
+    generated = prove(empty, metadata=models, version_table_schema=None).generate()
+
+    assert generated.refuses
+    assert (
+        "decide about sequence desk.numbers (or is it what Odd numbers was called? then let this revision "
+        'do nothing but ALTER SEQUENCE desk.numbers RENAME TO "Odd numbers")'
+    ) in generated.upgrade
+
+
 def using_sent(schema: str | None) -> tuple[SchemaItem, ...]:
     """All that may use a value of an enum type."""
     type_ = Enum("open", "sent", "paid", name="state", schema=schema)
@@ -782,7 +847,9 @@ def using_sent(schema: str | None) -> tuple[SchemaItem, ...]:
 def sent_later(schema: str | None) -> Callable[[MetaData], object]:
     """Functions and a table that use it too."""
     name = quoted(schema, "state")
-    column = Column("state", Enum("open", "sent", "paid", name="state", schema=schema), server_default="sent")
+    column: Column[Any] = Column(
+        "state", Enum("open", "sent", "paid", name="state", schema=schema), server_default="sent"
+    )
     return functions(
         TOUCH,
         function("later", returns=name, body=f"RETURN 'sent'::{name}"),

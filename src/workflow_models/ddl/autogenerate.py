@@ -311,7 +311,7 @@ def _arrange(upgrade_ops: UpgradeOps, compared: Comparison) -> list[Difference]:
     """Put what settles the differences around the core's operations; gives all that is changed for it."""
     changes, in_the_way = settled(compared)
     forward, back = plan(changes), plan([change.reverse for change in changes])
-    named = [each.fact.name for each in compared.differences if each.fact.kind == "other object"]
+    named = list(_not_declared(compared.differences, changes))
     enums = list(_with_other_values(compared.differences))
     others = [_of_another_kind(each) for each in compared.differences if each.fact.kind == "relation kind"]
     unchecked = bool(upgrade_ops.ops)
@@ -354,6 +354,23 @@ _NOT_OURS = (
     "decide about what others made: {}. PostgreSQL does not change under it what it uses: "
     "drop it here, and make it again at the end."
 )
+
+
+def _not_declared(differences: Iterable[Difference], changes: Iterable[Difference]) -> Iterator[str]:
+    """Name what stands in a declared schema, and ask whether a sequence is one that is missing."""
+    missing = [
+        each.fact.name for each in changes if each.fact.kind == "standalone sequence" and each.found is None
+    ]
+    for difference in differences:
+        name = difference.fact.name
+        if difference.fact.kind != "other object":
+            continue
+        if missing and name.startswith("sequence "):
+            name += (
+                f" (or is it what {' or '.join(missing)} was called? then let this revision do nothing but "
+                f"ALTER {name.replace('sequence', 'SEQUENCE', 1)} RENAME TO {quoted(missing[0])})"
+            )
+        yield name
 
 
 _VALUES = (

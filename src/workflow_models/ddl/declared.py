@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy import (
@@ -37,7 +38,8 @@ from .function import Function, Schema
 from .grant import GrantOn
 from .item import DeclarationError, MetaDataItem, create_items, items_of, quoted, rewritten, roles
 from .order import Comparison, needs_dependencies
-from .relations_and_types import RelationsAndTypes, declared_sequences, sequences_of
+from .relations_and_types import RelationsAndTypes
+from .sequences import continued, declared_sequences, renamed_sequences, sequences_of
 from .substitutes import Substitutes
 from .substitutes import read as read_functions
 
@@ -136,13 +138,20 @@ def comparison(
             "FROM unnest(current_schemas(false)) AS name WHERE name NOT LIKE 'pg_temp%'), true)",
             execution_options={"no_parameters": True},
         )
+        sequences = _sequences(collections, tables)
+        renamed = renamed_sequences(connection, sequences, tables, _schemas(collections))
         # The core reports what it will drop.
-        found |= _found(connection, collections, tables, [*known, *map(_name, dropped)])
+        found |= _found(connection, collections, tables, [*known, *map(_name, dropped)], renamed)
         with connection.begin_nested() as made:
             declared, rewriting = _declared(connection, collections, tables, known, found)
             made.rollback()
         visible = _visible(connection)
-        standalone = {printed(each.name, each.schema, visible) for each in _sequences(collections, tables)}
+        standalone = {
+            printed(name, each.schema, visible)
+            for each in sequences
+            for name in (each.name, renamed.get(each, each.name))
+        }
+        declared |= continued(declared, found, sequences, tables, visible)
         declared, found = (_without_sequences(standalone, each) for each in (declared, found))
         _expect_one_owner(connection, declared, found)
         differing = list(_reported(declared, found))
@@ -301,26 +310,45 @@ def _oid(connection: Connection, relation: str) -> int | None:
 
 
 def _found(
-    connection: Connection, collections: Sequence[MetaData], tables: Sequence[Table], known: Sequence[str]
+    connection: Connection,
+    collections: Sequence[MetaData],
+    tables: Sequence[Table],
+    known: Sequence[str],
+    renamed: Mapping[DeclaredSequence, str],
 ) -> Facts:
+    """Read what there is.
+
+    :param renamed: how declared sequences are called.
+    """
     found: Facts = {}
     schemas = _schemas(collections)
     there = _targets(connection, tables)
     found |= facts.of_relations(connection, there, schemas, {})
     of_enums, types = facts.of_enums(connection, enums_of(tables), schemas)
     found |= of_enums
-    sequences = [
-        (each.schema, each.name, quoted(each.schema, each.name)) for each in _sequences(collections, tables)
-    ]
-    found |= facts.of_sequences(connection, sequences)
+    sequences = _sequences(collections, tables)
+    called = {
+        quoted(each.schema, each.name): quoted(each.schema, renamed.get(each, each.name))
+        for each in sequences
+    }
+    found |= facts.of_sequences(
+        connection,
+        [
+            (each.schema, renamed.get(each, each.name), name)
+            for each, name in zip(sequences, called.values(), strict=True)
+        ],
+    )
     granted_on = [quoted(grant.schema, grant.table) for grant in _items(collections, GrantOn)]
     granted = [
         Target(oid, name)
-        for name in dict.fromkeys([*granted_on, *(name for *_, name in sequences)])
+        for name in dict.fromkeys([*granted_on, *called.values()])
         if (oid := _oid(connection, name)) is not None
     ]
-    found |= facts.of_privileges(connection, granted)
-    known = [*known, *(name for *_, name in sequences)]
+    declared_names = {name: declared for declared, name in called.items()}
+    for fact in facts.of_privileges(connection, granted).values():
+        fact = replace(fact, on=declared_names.get(fact.on, fact.on))
+        found[fact.key] = fact
+    known = [*known, *called.values()]
     oids = [oid for name in known if (oid := _oid(connection, name)) is not None]
     oids += [target.oid for target in (*there, *granted)]
     functions = _items(collections, Function)

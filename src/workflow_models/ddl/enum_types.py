@@ -92,7 +92,7 @@ class EnumTypes:
         self._used: dict[tuple[str | None, str | None], str] = {}
         self._in_expressions: list[tuple[str, str]] = []
         self._in_signatures: list[tuple[str, str]] = []
-        found, _ = facts.of_enums(connection, enums)
+        found, _ = facts.of_enums(connection, enums) if enums else ({}, [])
         for enum in enums:
             ((key, declared),) = facts.of_declared_enums([enum]).items()
             if key not in found or found[key].attributes != declared.attributes:

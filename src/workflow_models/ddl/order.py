@@ -362,6 +362,7 @@ _RENAMED_BY = {
     "trigger": "ALTER TRIGGER {} ON {table} RENAME TO {}",
     "index": "ALTER INDEX IF EXISTS {schema}{} RENAME TO {}",
     "sequence": "ALTER SEQUENCE IF EXISTS {} RENAME TO {}",
+    "standalone sequence": "ALTER SEQUENCE IF EXISTS {} RENAME TO {}",
     "primary key": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
     "unique constraint": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
     "exclusion constraint": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
@@ -390,7 +391,9 @@ def _renamed(differences: Sequence[Difference]) -> Iterator[Difference]:
 
 
 def _differ_in_name_only(one: Fact, other: Fact) -> bool:
-    return one.key[:2] == other.key[:2] and _nameless(one) == _nameless(other)
+    # What stands in no schema by its name is on itself.
+    on, other_on = (None if fact.on == fact.name else fact.on for fact in (one, other))
+    return (one.kind, on) == (other.kind, other_on) and _nameless(one) == _nameless(other)
 
 
 def _nameless(fact: Fact) -> dict[str, object]:
@@ -407,6 +410,8 @@ def _rename(old: Fact, new: Fact) -> str:
     if new.kind == "sequence":
         # Its name is as a statement says it, schema and all.
         return _RENAMED_BY[new.kind].format(old.name, new.name.rpartition(".")[2])
+    if new.kind == "standalone sequence":
+        return _RENAMED_BY[new.kind].format(old.drop[0].removeprefix("DROP SEQUENCE "), quoted(new.name))
     schema, dot, _ = new.on.rpartition(".")
     statement = _RENAMED_BY[new.kind].format(
         quoted(old.name), quoted(new.name), table=new.on, schema=schema + dot

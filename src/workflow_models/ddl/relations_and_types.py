@@ -10,48 +10,18 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Enum, Table, text
 from sqlalchemy import Sequence as DeclaredSequence
-from sqlalchemy.schema import CreateSequence
-from sqlalchemy.sql.functions import next_value
 
-from . import facts
 from .enum_types import PREFIX, EnumTypes, enum_in, enums_of, named, rewritten_by
 from .expression import outside_of_texts
 from .facts import Facts
 from .item import identifier, literal, quoted, rewritten
+from .sequences import create_sequence, sequences_of
 
 # What is called without its schema, and is no clone.
 _VISIBLE = text("""
     SELECT EXISTS (SELECT FROM pg_class WHERE relname = ANY (CAST(:names AS text[]))
         AND relnamespace <> pg_my_temp_schema() AND pg_table_is_visible(oid))
 """)
-
-
-def sequences_of(tables: Iterable[Table]) -> list[DeclaredSequence]:
-    """Give the sequences that server defaults take values of, and no table owns, each once."""
-    defaults = (column.server_default for table in tables for column in table.columns)
-    calls = (getattr(default, "arg", None) for default in defaults)
-    sequences = (call.sequence for call in calls if isinstance(call, next_value))
-    return list({(sequence.schema, sequence.name): sequence for sequence in sequences}.values())
-
-
-def declared_sequences(connection: Connection, sequences: Iterable[DeclaredSequence]) -> Facts:
-    """Make sequences in pg_temp, and read them as if they were the real ones."""
-    read: Facts = {}
-    made = quoted("pg_temp", f"{PREFIX}made")
-    for sequence in sequences:
-        with connection.begin_nested() as savepoint:
-            _create_sequence(connection, sequence, made)
-            read |= facts.of_sequences(connection, [(sequence.schema, sequence.name, made)])
-            savepoint.rollback()
-    return read
-
-
-def _create_sequence(connection: Connection, sequence: DeclaredSequence, name: str) -> None:
-    """Create a sequence as it is declared, under another name."""
-    statement = str(CreateSequence(sequence).compile(dialect=connection.dialect))
-    own = f"CREATE SEQUENCE {quoted(sequence.schema, sequence.name)}"
-    options = statement.removeprefix(own)
-    connection.exec_driver_sql(f"CREATE SEQUENCE {name}{options}")
 
 
 class RelationsAndTypes:
@@ -93,7 +63,7 @@ class RelationsAndTypes:
         name = quoted(sequence.schema, sequence.name)
         if connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is None:
             name = self._substitute(sequence.name, sequence.schema)
-            _create_sequence(connection, sequence, name)
+            create_sequence(connection, sequence, name)
         self._rewrites.append((re.escape(literal(quoted("pg_temp", sequence.name))), literal(name)))
 
     def _substitute(self, name: str, schema: str | None) -> str:
