@@ -578,7 +578,9 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
     ),
     "enum type with signs in its values": (
         lambda: desk(),
-        lambda: desk(Column("signs", ARRAY(Enum('it\'s "%"', "a\\b", ":c", "d+", name="sign")))),
+        lambda: desk(
+            Column("signs", ARRAY(Enum('it\'s "%"', "a\\b", ":c", "d+", name="100%", schema="desk")))
+        ),
     ),
     "enum type": (
         lambda: desk(),

@@ -125,9 +125,9 @@ class EnumTypes:
             )
         )
 
-    def used_for(self, enum: Enum) -> str:
-        """Give the type to be used for a declared one."""
-        return self._used.get((enum.schema, enum.name), quoted(enum.schema, enum.name))
+    def used_for(self, enum: Enum) -> str | None:
+        """Give what stands for a declared type; None where nothing does."""
+        return self._used.get((enum.schema, enum.name))
 
     def in_expressions(self, sql: str) -> str:
         """Give SQL that uses them where it names those that they stand for."""

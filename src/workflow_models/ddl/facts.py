@@ -214,7 +214,7 @@ def of_sequences(connection: Connection, sequences: Iterable[tuple[str | None, s
 
 # Of the named ones, and of all others in some schemas.
 _ENUMS = text("""
-    SELECT given.schema, coalesce(given.name, t.typname::text), t.oid, t.typowner::regrole::text,
+    SELECT given.schema, coalesce(given.name, t.typname::text), t.oid, pg_get_userbyid(t.typowner)::text,
         (SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid)
     FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
     LEFT JOIN jsonb_to_recordset(CAST(:enums AS jsonb)) AS named (schema text, name text, called text)
@@ -244,7 +244,7 @@ def of_enums(
         fact = _enum(schema, name, values or [])
         read[fact.key] = fact
         if (schema, name) in named:
-            to = f"ALTER TYPE {quoted(schema, name)} OWNER TO {owner}"
+            to = f"ALTER TYPE {quoted(schema, name)} OWNER TO {quoted(owner)}"
             owned = Fact("owner", fact.on, name, {"value": owner}, (to,))
             read[owned.key] = owned
     return read, oids
