@@ -16,7 +16,7 @@ from sqlalchemy.schema import SchemaItem
 from tests.databases import Database
 from tests.ddl.proof import Proof
 from workflow_models.base import metadata as models
-from workflow_models.ddl import Function, Grant, Policy, RowSecurity, Schema, Trigger
+from workflow_models.ddl import ColumnOptions, Function, Grant, Policy, RowSecurity, Schema, Trigger
 from workflow_models.ddl.declared import ComparisonError, compare
 
 
@@ -98,6 +98,21 @@ def test_an_item_that_postgresql_refuses_is_named(
 
     first, *_ = str(raised.value).splitlines()
     assert first == f"the models declare what PostgreSQL refuses. {message}"
+
+
+@pytest.mark.parametrize(
+    "item", [Grant("SELECT", to="anon", columns=("zz",)), ColumnOptions("zz", n_distinct=5)]
+)
+def test_an_item_about_a_column_that_nobody_declares_is_named(
+    item: SchemaItem, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    with pytest.raises(CommandError) as raised:
+        prove(empty, metadata=declared(item)).generate()
+
+    assert str(raised.value) == (
+        f"the models declare what PostgreSQL refuses. {type(item).__name__} on tickets: "
+        'column "zz" of relation "tickets" does not exist\nNo column of that name is declared there.'
+    )
 
 
 def test_a_function_that_names_a_missing_table_is_named(empty: Database, prove: Callable[..., Proof]) -> None:
@@ -289,6 +304,24 @@ def test_without_the_privilege_to_make_clones_it_says_what_to_grant(
     assert str(raised.value) == (
         "nothing was compared: app_owner may not create temporary tables, on which declared objects are "
         f"compared: GRANT TEMPORARY ON DATABASE {upgraded.name} TO app_owner;"
+    )
+
+
+def test_where_a_schema_may_not_be_looked_into_it_says_what_to_grant(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = in_desk()
+    Table("tickets", metadata, Column("id", Integer, primary_key=True), schema="desk")
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+    empty.execute("REVOKE USAGE ON SCHEMA desk FROM PUBLIC, app_owner", user=empty.superuser)
+
+    with pytest.raises(CommandError) as raised:
+        prove(empty, metadata=metadata, include_schemas=True).generate()
+
+    assert str(raised.value) == (
+        "nothing was compared: app_owner may not look into the schema desk, whoever owns what is in it: "
+        "GRANT USAGE ON SCHEMA desk TO app_owner;"
     )
 
 

@@ -70,6 +70,30 @@ def desk(
     return metadata
 
 
+def keyed(*columns: str) -> MetaData:
+    """A table with this primary key, whose columns else may be NULL."""
+    return desk(PrimaryKeyConstraint(*columns, name="tickets_pkey"), id=Column("id", Integer, Identity()))
+
+
+def odd_names() -> MetaData:
+    """Names with a sign that means something to drivers."""
+    metadata = MetaData()
+    Schema("100%", metadata)
+    Function("f %s", metadata, schema="100%", language="sql", returns="integer", body="SELECT 5 % 2")
+    number = Sequence("number %d", metadata=metadata, schema="100%")
+    Table(
+        "t %",
+        metadata,
+        Column("id %d", Integer, primary_key=True),
+        Column("up %s", ForeignKey("100%.t %.id %d")),
+        Column("number", Integer, server_default=number.next_value()),
+        RowSecurity(forced=True),
+        Policy("Odd %", "SELECT", using='"id %d" % 2 = "100%"."f %s"()'),
+        schema="100%",
+    )
+    return metadata
+
+
 def in_schema(*items: SchemaItem) -> MetaData:
     """A table with these items in a schema that is not in the path."""
     metadata = MetaData()
@@ -420,6 +444,18 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
             id=Column("id", Integer),
         ),
     ),
+    "primary key with a column that could be NULL": (
+        lambda: keyed("id"),
+        lambda: keyed("id", "title"),
+    ),
+    "primary key without a column that then may be NULL": (
+        lambda: keyed("id", "title"),
+        lambda: keyed("id"),
+    ),
+    "primary key of another column, that could be NULL": (
+        lambda: keyed("id"),
+        lambda: keyed("title"),
+    ),
     "unique key that a foreign key needs": (
         lambda: desk(UniqueConstraint("id", name="once"), more=children),
         lambda: desk(UniqueConstraint("id", "title", name="once"), more=children),
@@ -609,6 +645,10 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
             ),
         ),
     ),
+    "names with a sign that means something to drivers": (
+        lambda: MetaData(),
+        lambda: odd_names(),
+    ),
     "column whose default calls what is replaced dropped": (
         lambda: desk(Column("level", Integer, server_default=text("desk.level()")), more=function()),
         lambda: desk(more=function(returns="bigint")),
@@ -702,6 +742,8 @@ def test_a_change_of_the_models_goes_up_and_down(
         numbered(used=False, to="anon"),
         desk(more=readers()),
         desk(more=readers("desk")),
+        desk(more=function(body="SELECT max(id) FROM tickets", volatility="STABLE")),
+        odd_names(),
     ],
     ids=[
         "enum type in another schema",
@@ -714,6 +756,8 @@ def test_a_change_of_the_models_goes_up_and_down(
         "sequence that nothing uses",
         "policies that read tables which come later",
         "policies that read tables of another schema",
+        "function that reads a table",
+        "names with a sign that means something to drivers",
     ],
 )
 def test_what_create_all_makes_differs_in_nothing(

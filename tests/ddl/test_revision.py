@@ -19,7 +19,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from tests.application.states import REVISIONS, at
 from tests.databases import OWNER, Database
@@ -234,7 +234,8 @@ def test_what_is_set_on_an_index_is_set_on_the_one_that_takes_its_place(
 def test_not_null_is_proven_before_it_is_set(upgraded: Database, prove: Callable[..., Proof]) -> None:
     revision, _ = generated(upgraded, prove, "ALTER TABLE workflow_definitions ALTER name DROP NOT NULL")
 
-    order = ["NOT VALID", "VALIDATE CONSTRAINT", "SET NOT NULL", "DROP CONSTRAINT"]
+    drop = 'DROP CONSTRAINT IF EXISTS name_not_null_proof"'
+    order = ["NOT VALID", "VALIDATE CONSTRAINT", "SET NOT NULL", drop]
     places = [revision.upgrade.index(step) for step in order]
     assert places == sorted(places)
 
@@ -533,3 +534,69 @@ def test_what_is_no_table_stops_the_revision(
         f'raise CommandError("decide about tickets, a {kind} in the database '
         'and a table in the models: nothing turns one into the other.")'
     )
+
+
+def test_a_revision_that_rows_refuted_runs_again_once_they_are_repaired(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    empty.execute('CREATE TABLE "t t" (id integer, n integer); INSERT INTO "t t" VALUES (1, NULL), (-1, 1)')
+    metadata = MetaData()
+    Table(
+        "t t",
+        metadata,
+        Column("id", Integer),
+        Column("n", Integer, nullable=False),
+        CheckConstraint("id > 0", name="p"),
+    )
+    proof = prove(empty, metadata=metadata, version_table_schema=None)
+    upgrade = proof.generate().upgrade
+
+    for repair in ('UPDATE "t t" SET n = 0 WHERE id = 1', 'DELETE FROM "t t" WHERE id < 0'):
+        with pytest.raises(IntegrityError):
+            proof.run(upgrade)
+        empty.execute(repair)
+    proof.run(upgrade)
+
+    assert proof.generate().changes == ()
+
+
+def test_a_new_function_that_everybody_may_call_may_widen_access(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata, known = MetaData(), dict[str, Any]()
+    Function("f", metadata, returns="integer", language="sql", body="SELECT 1", execute="PUBLIC")
+
+    prove(empty, metadata=metadata, version_table_schema=None, template_args=known).generate()
+
+    assert known["summary"].changes == (
+        "Adds: function public.f().\nMay widen access: grant PUBLIC: EXECUTE on public.f()."
+    )
+
+
+def test_what_belonged_to_somebody_else_is_his_again(empty: Database, prove: Callable[..., Proof]) -> None:
+    metadata = MetaData()
+    Schema("desk", metadata)
+    Table("t", metadata, Column("id", Integer), Column("n", Integer), schema="desk")
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+    empty.execute(
+        """
+        CREATE FUNCTION desk.extra() RETURNS integer LANGUAGE sql AS 'SELECT 1';
+        CREATE STATISTICS desk.extra ON id, n FROM desk.t;
+        ALTER FUNCTION desk.extra() OWNER TO anon; ALTER STATISTICS desk.extra OWNER TO anon;
+        """,
+        user=empty.superuser,
+    )
+    options = {"metadata": metadata, "version_table_schema": None, "include_schemas": True}
+
+    proof = prove(empty, user=empty.superuser, **options)
+    generated = proof.generate()
+    proof.of(generated)
+    proof.run(generated.downgrade)
+
+    # Where he may not give it away, it is his who migrates.
+    others = prove(empty, **options)
+    generated = others.generate()
+    others.run(generated.upgrade)
+    others.run(generated.downgrade)
+    assert generated.downgrade.count("# It gets its owner back") == 2

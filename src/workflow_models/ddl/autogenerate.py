@@ -1,11 +1,14 @@
 """Differences as operations of Alembic: plain SQL in the right order, each with its way back."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import groupby
 from logging import getLogger
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
@@ -22,8 +25,10 @@ from sqlalchemy import (
     DefaultClause,
     Table,
     TextClause,
+    text,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SAWarning
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeEngine
 
@@ -33,9 +38,14 @@ from .declared import (
     comparison,
     held_by_others,
     hold,
+    homes,
     is_managed,
     managed_tables,
     print_alike,
+    qualified,
+    refuse_closed_schemas,
+    set_path,
+    visible_schemas,
 )
 from .enum_types import enum_in, native
 from .facts import Facts
@@ -188,10 +198,15 @@ def compare_declared(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -
     connection, metadata = autogen_context.connection, autogen_context.metadata
     assert connection is not None
     assert metadata is not None
+    _UNPIN.pop(autogen_context, lambda: None)()
     options = autogen_context.opts or {}
     version_table = quoted(
         options.get("version_table_schema"), options.get("version_table") or "alembic_version"
     )
+    if not options.get("version_table_schema"):
+        # The core does not know it by the schema that the path leads to.
+        known = qualified(connection, version_table)
+        upgrade_ops.ops[:] = [op for op in upgrade_ops.ops if not known or _relation(op) != known]
     try:
         compared = comparison(
             connection,
@@ -242,16 +257,59 @@ def hold_tables(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -> Pri
     connection = autogen_context.connection
     assert connection is not None
     print_alike(connection)
+    # SQLAlchemy stumbles over a CHECK that is NOT VALID, which is compared here.
+    warnings.filterwarnings("ignore", "Can't validate argument 'dialect_options'", SAWarning)
     managed = [
-        quoted(table.schema, table.name)
+        table
         for table in managed_tables(autogen_context.metadata or ())
         if autogen_context.run_object_filters(table, table.name, "table", False, None)
     ]
+    names = [quoted(table.schema, table.name) for table in managed]
     try:
-        hold(connection, [*managed, *_held_and_reflected(autogen_context, connection)])
+        refuse_closed_schemas(connection, managed)
+        _pin_path(autogen_context, connection, managed)
+        hold(connection, [*names, *_held_and_reflected(autogen_context, connection)])
     except ComparisonError as error:
         raise CommandError(f"nothing was compared: {error}") from error
     return PriorityDispatchResult.CONTINUE
+
+
+# What brings back what a run found, until it ends.
+_UNPIN: WeakKeyDictionary[AutogenContext, Callable[[], None]] = WeakKeyDictionary()
+
+
+def _pin_path(autogen_context: AutogenContext, connection: Connection, tables: Sequence[Table]) -> None:
+    """Let the core see a table that is declared with its schema there alone, whatever the path is.
+
+    It takes all tables in the path for such without a schema, and those of the schema that came first when
+    the connection was made for nothing else.
+    """
+    path, dialect = visible_schemas(connection), connection.dialect
+    home = homes(connection, tables)
+    first = path[0] if path else None
+
+    def is_wanted(schema: str | None) -> bool:
+        return autogen_context.run_name_filters(schema, "schema", {})
+
+    if is_wanted(None) or not ((autogen_context.opts or {}).get("include_schemas") and is_wanted(first)):
+        # Then the first one is looked into only as the one that needs no name.
+        home = [first, *home] if first else home
+    hidden = {table.schema for table in tables}.difference(home)
+    pinned = list(dict.fromkeys([*home, *(schema for schema in path if schema not in hidden)]))
+    first = pinned[0] if pinned else None
+    if pinned == path and dialect.default_schema_name == first:
+        return
+    before = connection.scalar(text("SELECT current_setting('search_path')"))
+    set_path(connection, pinned)
+    # Of this connection alone: others of its engine go on with theirs.
+    connection.dialect = copy(dialect)
+    connection.dialect.default_schema_name = first
+
+    def unpin() -> None:
+        connection.dialect = dialect
+        connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": before})
+
+    _UNPIN[autogen_context] = unpin
 
 
 def _held_and_reflected(autogen_context: AutogenContext, connection: Connection) -> Iterator[str]:
@@ -703,7 +761,7 @@ def _safe_to_run_again(difference: Difference, statement: str) -> Iterator[str]:
     again as a whole.
     """
     declared = difference.declared
-    kinds = ("constraint", "policy", "trigger", "statistics", "rule")
+    kinds = ("check constraint", "foreign key", "policy", "trigger", "statistics", "rule")
     if declared and difference.found is None and declared.kind in kinds and statement == declared.create[0]:
         for drop in declared.drop:
             yield _if_exists(drop)
@@ -712,7 +770,8 @@ def _safe_to_run_again(difference: Difference, statement: str) -> Iterator[str]:
 
 def _if_exists(statement: str) -> str:
     return re.sub(
-        r"^(DROP (?:POLICY|TRIGGER|STATISTICS|RULE|FUNCTION|SEQUENCE)|ALTER TABLE \S+ DROP CONSTRAINT) ",
+        r"^(DROP (?:POLICY|TRIGGER|STATISTICS|RULE|FUNCTION|SEQUENCE)"
+        r'|ALTER TABLE (?:[^" ]|"(?:[^"]|"")*")+ DROP CONSTRAINT) (?!IF EXISTS )',
         r"\1 IF EXISTS ",
         statement.replace("CREATE SEQUENCE ", "CREATE SEQUENCE IF NOT EXISTS ")
         if statement.startswith("CREATE SEQUENCE ")
@@ -730,6 +789,8 @@ def _warnings(difference: Difference, statement: str) -> list[str]:
         return [
             f"# ACCESS EXCLUSIVE on {difference.fact.on} while it may be rewritten: nobody reads it then."
         ]
+    if statement.startswith("DO $owner$"):
+        return ["# It gets its owner back where whoever migrates may act as that role."]
     if statement.startswith("DO $triggers$"):
         return ["# Its triggers are a superuser's to disable; for anybody else they stay enabled."]
     if difference.fact.kind == "setting":

@@ -36,7 +36,7 @@ from .expression import ends_in_comment, fault
 from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
-from .item import DeclarationError, MetaDataItem, create_items, items_of, quoted, rewritten, roles
+from .item import DeclarationError, MetaDataItem, create_items, items_of, literal, quoted, rewritten, roles
 from .order import Comparison, needs_dependencies
 from .relations_and_types import RelationsAndTypes
 from .sequences import continued, declared_sequences, renamed_sequences, sequences_of
@@ -92,6 +92,31 @@ def print_alike(connection: Connection) -> None:
     connection.exec_driver_sql("SET LOCAL quote_all_identifiers = off")
 
 
+def set_path(connection: Connection, schemas: Iterable[str]) -> None:
+    """Let names be looked for in these schemas, until the transaction ends."""
+    path = ", ".join(map(quoted, schemas))
+    connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
+
+
+_HOMES_OF = text("""
+    SELECT DISTINCT nspname::text FROM unnest(CAST(:names AS text[])) AS name
+    LEFT JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name))
+    LEFT JOIN pg_namespace AS n ON n.oid = relnamespace
+""")
+
+
+def homes(connection: Connection, tables: Iterable[Table]) -> list[str]:
+    """Give the schemas of the path in which tables are that are declared without one, or would be created."""
+    visible = visible_schemas(connection)
+    declared = {table.schema for table in tables}
+    others = [schema for schema in visible if schema not in declared]
+    names = [table.name for table in tables if table.schema is None]
+    found = set(connection.scalars(_HOMES_OF, {"names": names}))
+    if None in found:
+        found |= set(others[:1])
+    return [schema for schema in visible if schema in found]
+
+
 def compare(
     connection: Connection,
     metadata: MetaData | Sequence[MetaData],
@@ -132,12 +157,13 @@ def comparison(
         # To compile the queries of the catalogs takes ten times as long as to run them.
         connection.exec_driver_sql("SET LOCAL jit = off")
         print_alike(connection)
+        # A foreign key of a clone to itself is validated, under policies of which off would make an error.
+        connection.exec_driver_sql("SET LOCAL row_security = on")
+        # What is declared hides what others call the same, and is printed without its schema.
+        ours = {*homes(connection, tables), *_schemas(collections), *(table.schema for table in tables)}
+        path = sorted(visible_schemas(connection), key=lambda schema: schema not in ours)
         # pg_temp last: a clone is never found where the real table is.
-        connection.exec_driver_sql(
-            "SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ') || ', pg_temp' "
-            "FROM unnest(current_schemas(false)) AS name WHERE name NOT LIKE 'pg_temp%'), true)",
-            execution_options={"no_parameters": True},
-        )
+        set_path(connection, [*path, _TEMPORARY])
         sequences = _sequences(collections, tables)
         renamed = renamed_sequences(connection, sequences, tables, _schemas(collections))
         # The core reports what it will drop.
@@ -145,7 +171,7 @@ def comparison(
         with connection.begin_nested() as made:
             declared, rewriting = _declared(connection, collections, tables, known, found)
             made.rollback()
-        visible = _visible(connection)
+        visible = visible_schemas(connection)
         standalone = {
             printed(name, each.schema, visible)
             for each in sequences
@@ -178,6 +204,8 @@ def _explained(connection: Connection, tables: Sequence[Table], found: Facts) ->
                 "nothing was changed: run it again once that is done."
             ) from error
         if isinstance(error, DeclarationError):
+            if _UNDECLARED_COLUMN.search(str(error)):
+                raise DeclarationError(f"{error}\nNo column of that name is declared there.") from cause
             missing = next(_missing(str(error), tables, found), None)
             if missing is None or _sqlstate(cause) not in _MISSING:
                 raise
@@ -186,6 +214,10 @@ def _explained(connection: Connection, tables: Sequence[Table], found: Facts) ->
                 "revision that adds it, upgrade, and declare that then."
             ) from cause
         raise ComparisonError(f"the database refused to be read: {error.orig}") from error
+
+
+# An item on a clone, which has all columns that are declared.
+_UNDECLARED_COLUMN = re.compile(r'column "(?:[^"]|"")*" of relation "')
 
 
 def _missing(message: str, tables: Iterable[Table], found: Facts) -> Iterator[str]:
@@ -219,7 +251,9 @@ def hold(connection: Connection, relations: Iterable[str]) -> None:
                 before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
                 if _oid(connection, name) is not None:
-                    connection.exec_driver_sql(f"LOCK TABLE {name} IN ACCESS SHARE MODE")
+                    connection.exec_driver_sql(
+                        f"LOCK TABLE {name} IN ACCESS SHARE MODE", execution_options={"no_parameters": True}
+                    )
                 connection.execute(
                     text("SELECT set_config('lock_timeout', :before, true)"), {"before": before}
                 )
@@ -295,6 +329,25 @@ def _refuse_unless_clones_can_be_made(connection: Connection) -> None:
         )
 
 
+_CLOSED = text("""
+    SELECT nspname::text, current_user::text FROM pg_namespace
+    WHERE nspname = ANY (CAST(:names AS text[])) AND NOT has_schema_privilege(oid, 'USAGE') ORDER BY 1
+""")
+
+
+def refuse_closed_schemas(connection: Connection, tables: Iterable[Table]) -> None:
+    """See to it that names of declared tables can be looked up.
+
+    :raises ComparisonError: when the role may not look into the schema of one.
+    """
+    names = sorted({table.schema for table in tables if table.schema})
+    for schema, user in connection.execute(_CLOSED, {"names": names}):
+        raise ComparisonError(
+            f"{user} may not look into the schema {schema}, whoever owns what is in it: "
+            f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(user)};"
+        )
+
+
 def _items(collections: Iterable[MetaData], kind: type[_Item]) -> list[_Item]:
     return [item for metadata in collections for item in items_of(metadata, kind)]
 
@@ -307,6 +360,18 @@ def _schemas(collections: Sequence[MetaData]) -> list[str]:
 def _oid(connection: Connection, relation: str) -> int | None:
     oid: int | None = connection.scalar(text("SELECT to_regclass(:name)::oid"), {"name": relation})
     return oid
+
+
+def qualified(connection: Connection, relation: str) -> str | None:
+    """Give the name of a relation with the schema that it is in; None where there is none."""
+    row = connection.execute(_QUALIFIED, {"name": relation}).one_or_none()
+    return quoted(*row) if row else None
+
+
+_QUALIFIED = text("""
+    SELECT nspname::text, relname::text FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
+    WHERE pg_class.oid = to_regclass(:name)
+""")
 
 
 def _found(
@@ -366,7 +431,7 @@ def _found(
 
 def _targets(connection: Connection, tables: Iterable[Table]) -> list[Target]:
     """Give those of the tables that there are."""
-    visible = _visible(connection)
+    visible = visible_schemas(connection)
     return [
         Target(oid, _name(table), _printed_schema(table, visible))
         for table in tables
@@ -394,12 +459,12 @@ def _declared(
             granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
             declared |= {fact.key: fact for fact in granted}
     lacking = [table for table in tables if not _columns_are_there(table, found)]
-    types = EnumTypes(connection, enums_of(tables), _visible(connection))
+    types = EnumTypes(connection, enums_of(tables), visible_schemas(connection))
     functions, substitutes = read_functions(
         connection,
         _items(collections, Function),
         found,
-        _visible(connection),
+        visible_schemas(connection),
         types,
         tables_stand=not lacking,
     )
@@ -445,7 +510,7 @@ def _of_tables(
     declared: Facts = {}
     others = _bare_ones(tables, lacking)
     clone_of = others | {table: table for table in tables}
-    visible = _visible(connection)
+    visible = visible_schemas(connection)
     enums = enums_of((*tables, *others.values()))
     used = RelationsAndTypes(connection, (*tables, *others.values()), visible, types)
     clones = connection.execution_options(
@@ -487,7 +552,7 @@ def _of_tables(
         targets = _clones(connection, tables, visible)
         with used.clones_are_told(connection, clone_names) as other_names:
             names = {
-                other_names.get(clone.name, clone.name): _printed_schema(table, visible) + quoted(table.name)
+                other_names.get(clone.name, clone.name): _printed_name(connection, table, visible)
                 for table, clone in clone_of.items()
             }
             read = facts.of_relations(connection, targets, schemas, names)
@@ -578,7 +643,7 @@ def _rewriting(connection: Connection, tables: Iterable[Table], declared: Facts,
     }
     if not missing:
         return missing
-    return missing & facts.rewriting(connection, _clones(connection, tables, _visible(connection)))
+    return missing & facts.rewriting(connection, _clones(connection, tables, visible_schemas(connection)))
 
 
 def _of_schema(connection: Connection, schema: Schema) -> Facts:
@@ -683,15 +748,15 @@ def _without_sequences(names: Collection[str], facts_: Facts) -> Facts:
 
 def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> None:
     """Declare who owns what is there: the migrating role, or, if it owns nothing, who owns the most."""
+    user = connection.scalar(text("SELECT current_user"))
     there = {
         key: fact for key, fact in found.items() if key[0] == "owner" and _owned_is_declared(key, declared)
     }
     for key in [key for facts_ in (declared, found) for key in facts_ if key[0] == "owner"]:
         declared.pop(key, None)
-        if key not in there:
-            found.pop(key, None)
+        if key not in there and key in found:
+            _come_back_with(found.pop(key), found, str(user))
     owners = Counter(fact.attributes["value"] for fact in there.values())
-    user = connection.scalar(text("SELECT current_user"))
     if not owners:
         return
     owner = user if user in owners else owners.most_common(1)[0][0]
@@ -699,6 +764,19 @@ def _expect_one_owner(connection: Connection, declared: Facts, found: Facts) -> 
         what = fact.create[0].rpartition(" OWNER TO ")[0]
         to = "CURRENT_USER" if owner == user else quoted(owner)
         declared[key] = Fact(*key, {"value": owner}, (f"{what} OWNER TO {to}",))
+
+
+def _come_back_with(owner: Fact, found: Facts, user: str) -> None:
+    """Let what is not declared and belongs to somebody else be his again when it is made again."""
+    if owner.attributes["value"] == user:
+        return
+    for kind in ("function", "statistics"):
+        owned = found.get((kind, owner.on, owner.name))
+        if owned is not None:
+            role = literal(owner.attributes["value"])
+            may = f"IF pg_has_role({role}, 'MEMBER')"
+            again = f"DO $owner$ BEGIN {may} THEN {owner.create[0]}; END IF; END $owner$"
+            found[owned.key] = replace(owned, create=(*owned.create, again))
 
 
 def _owned_is_declared(key: tuple[str, str, str], declared: Facts) -> bool:
@@ -752,14 +830,26 @@ def _is_read(fact: Fact, table: str) -> bool:
     return re.search(rf'(?<![\w$".]){re.escape(table)}(?![\w$"])', words) is not None
 
 
-def _visible(connection: Connection) -> list[str]:
+_PATH = text("SELECT name::text FROM unnest(current_schemas(false)) AS name WHERE name NOT LIKE 'pg_temp%'")
+
+
+def visible_schemas(connection: Connection) -> list[str]:
     """Give the schemas without which PostgreSQL prints names."""
-    schemas: list[str] = connection.scalars(text("SELECT unnest(current_schemas(false))::text")).all()  # type: ignore[assignment]
-    return schemas
+    return list(connection.scalars(_PATH))
 
 
 def _printed_schema(table: Table, visible: Sequence[str]) -> str:
     return f"{quoted(table.schema)}." if table.schema and table.schema not in visible else ""
+
+
+def _printed_name(connection: Connection, table: Table, visible: Sequence[str]) -> str:
+    """Give the name of a table as PostgreSQL prints it; with its schema where another one hides it."""
+    name = quoted(table.name)
+    if table.schema in visible:
+        found = qualified(connection, name)
+        if found not in (None, _name(table)) and not str(found).startswith(_TEMPORARY):
+            return _name(table)
+    return _printed_schema(table, visible) + name
 
 
 def _name(table: Table) -> str:

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import MetaData
+from sqlalchemy import Connection, MetaData, event, text
 
 from .expression import fault
 from .grant import grant_statement
-from .item import MetaDataItem, literal, names, quoted, revoke_defaults
+from .item import MetaDataItem, described, execute, literal, names, quoted, revoke_defaults
 
 
 class Role(MetaDataItem):
@@ -112,6 +113,8 @@ class Function(MetaDataItem):
         self.if_exists = if_exists
         self.if_missing = if_missing
         super().__init__(metadata)
+        if self._may_name_tables:
+            event.listen(metadata, "after_create", self._check)
 
     def schema_name(self) -> str:
         return self.schema
@@ -120,6 +123,24 @@ class Function(MetaDataItem):
     def body_is_parsed(self) -> bool:
         """Whether PostgreSQL keeps what the body means, not its text."""
         return self.language.lower() == "sql" and _PARSED.match(self.body) is not None
+
+    @property
+    def _may_name_tables(self) -> bool:
+        """Whether PostgreSQL looks for what the body names, though only a call needs it."""
+        return self.language.lower() == "sql" and not self.body_is_parsed and not self.if_missing
+
+    def _create(self, target: MetaData, connection: Connection, **kw: Any) -> None:
+        statements = self.statements(self.schema)
+        if self._may_name_tables:
+            # Tables come after it, since they may call it.
+            before = connection.scalar(text("SELECT current_setting('check_function_bodies')"))
+            setting = "SET LOCAL check_function_bodies = "
+            statements = [f"{setting}off", *statements, f"{setting}{before}"]
+        execute(connection, statements, described(self))
+
+    def _check(self, target: MetaData, connection: Connection, **kw: Any) -> None:
+        """Let PostgreSQL look for what the body names once all is there."""
+        execute(connection, self.statements(self.schema)[:1], described(self))
 
     def statements(self, schema: str | None) -> Sequence[str]:
         signature = f"{quoted(schema, self.name)}({self.arguments})"

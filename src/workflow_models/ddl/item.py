@@ -143,9 +143,13 @@ def execute(connection: Connection, statements: Sequence[str], what: str) -> Non
 @contextmanager
 def rewritten(connection: Connection, change: Callable[[str], str]) -> Iterator[None]:
     """Let all statements on a connection be changed before they are sent."""
+    doubled = connection.dialect.paramstyle in ("format", "pyformat")
 
-    def instead(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> Any:
-        return change(statement), parameters
+    def instead(_connection: Any, _cursor: Any, statement: str, parameters: Any, context: Any, _: Any) -> Any:
+        if parameters or not doubled or context.execution_options.get("no_parameters"):
+            return change(statement), parameters
+        # The driver will take each %% for one.
+        return change(statement.replace("%%", "%")).replace("%", "%%"), parameters
 
     event.listen(connection, "before_cursor_execute", instead, retval=True)
     try:

@@ -263,7 +263,7 @@ def plan(changes: Sequence[Difference]) -> Plan:
     Indexes are dropped at the beginning and built at the end, outside of the transaction; all that decides
     who may see or do what changes within one.
     """
-    ordered = sorted(changes, key=lambda change: ORDER.index(change.fact.kind))
+    ordered = sorted(changes, key=_place)
     backwards = list(reversed(ordered))
     late = [change for change in backwards if _is_dropped_late(change, changes)]
     drops = [change for change in backwards if change not in late]
@@ -316,6 +316,13 @@ def plan(changes: Sequence[Difference]) -> Plan:
 def adds_values(change: Difference) -> bool:
     """Tell whether an enum type that is there gets more values."""
     return change.fact.kind == "enum type" and change.declared is not None and change.found is not None
+
+
+def _place(change: Difference) -> int:
+    """Give its place in ORDER; a column may be NULL only once no primary key has it."""
+    declared = change.declared
+    allows_null = change.fact.kind == "not null" and declared and declared.attributes["value"] == "false"
+    return ORDER.index("primary key") + 1 if allows_null else ORDER.index(change.fact.kind)
 
 
 def _forces(change: Difference) -> bool:

@@ -140,7 +140,7 @@ SELECT kind, conname::text,
     ARRAY['ALTER TABLE ' || :relation || ' DROP CONSTRAINT ' || quote_ident(conname)],
     contype = 'f'
 FROM (
-    SELECT c.*, {CLEAN.format("replace(replace(pg_get_constraintdef(c.oid), ' NOT VALID', ''), 'REFERENCES ' || c.confrelid::regclass || '(', 'REFERENCES ' || coalesce(CASE WHEN f.relnamespace = pg_my_temp_schema() THEN CAST(:names AS jsonb) ->> f.relname END, c.confrelid::regclass::text) || '(')")} AS definition,
+    SELECT c.*, {CLEAN.format("replace(replace(pg_get_constraintdef(c.oid), ' NOT VALID', ''), 'REFERENCES ' || regexp_replace(c.confrelid::regclass::text, '^pg_temp_[0-9]+', 'pg_temp') || '(', 'REFERENCES ' || coalesce(CASE WHEN f.relnamespace = pg_my_temp_schema() THEN CAST(:names AS jsonb) ->> f.relname END, c.confrelid::regclass::text) || '(')")} AS definition,
         'ALTER TABLE ' || :relation || ' ADD CONSTRAINT ' || quote_ident(conname) || ' ' AS adding,
         quote_ident(left(conname, 58) || '_next') AS next,
         CASE WHEN condeferrable THEN ' DEFERRABLE' ELSE '' END || CASE WHEN condeferred THEN ' INITIALLY DEFERRED' ELSE '' END
@@ -155,13 +155,13 @@ FROM (
 ) AS own
 """
 
-# NOT NULL is proven by a validated CHECK, so that it needs no scan under its lock.
+# NOT NULL is proven by a validated CHECK, so that it needs no scan under its lock. Where rows refuted that, it is still there.
 _COLUMNS = f"""
 SELECT fact.kind, own.attname::text, jsonb_build_object('value', fact.value), CASE
         WHEN fact.kind = 'column comment' THEN ARRAY['COMMENT ON COLUMN ' || :relation || '.' || quote_ident(own.attname)
             || ' IS ' || coalesce(quote_literal(fact.value), 'NULL')]
         WHEN fact.kind = 'not null' AND fact.value = 'true' THEN ARRAY[
-            'ALTER TABLE ' || :relation || ' ADD CONSTRAINT ' || own.proof || ' CHECK (' || quote_ident(own.attname) || ' IS NOT NULL) NOT VALID',
+            'ALTER TABLE ' || :relation || ' DROP CONSTRAINT IF EXISTS ' || own.proof || ', ADD CONSTRAINT ' || own.proof || ' CHECK (' || quote_ident(own.attname) || ' IS NOT NULL) NOT VALID',
             'ALTER TABLE ' || :relation || ' VALIDATE CONSTRAINT ' || own.proof,
             own.altering || 'SET NOT NULL',
             'ALTER TABLE ' || :relation || ' DROP CONSTRAINT ' || own.proof]
@@ -184,7 +184,7 @@ FROM (
         CASE WHEN 'e' IN (t.typtype, (SELECT typtype FROM pg_type WHERE oid = t.typelem)) THEN '::text' ELSE '' END
             || '::' || {CLEAN.format("format_type(a.atttypid, a.atttypmod)")} AS converted,
         'ALTER TABLE ' || :relation || ' ALTER COLUMN ' || quote_ident(a.attname) || ' ' AS altering,
-        quote_ident(left(a.attname, 50) || '_is_not_null') AS proof
+        quote_ident(left(a.attname, 48) || '_not_null_proof') AS proof
     FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
     WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped
     {_ONCE}

@@ -24,6 +24,13 @@ _VISIBLE = text("""
 """)
 
 
+def _rename(connection: Connection, clone: str, name: str) -> None:
+    connection.exec_driver_sql(
+        f"ALTER TABLE {quoted('pg_temp', clone)} RENAME TO {quoted(name)}",
+        execution_options={"no_parameters": True},
+    )
+
+
 class RelationsAndTypes:
     """What statements that make clones use in the place of what they name.
 
@@ -40,26 +47,24 @@ class RelationsAndTypes:
         self._read: list[tuple[str, str]] = []
         self._real = dict(types.real)
         for enum in enums_of(tables):
-            self._use_enum(connection, enum, tables)
+            self._use_enum(enum, tables)
         for sequence in sequences_of(tables):
             self._use_sequence(connection, sequence)
 
-    def _use_enum(self, connection: Connection, enum: Enum, tables: Iterable[Table]) -> None:
+    def _use_enum(self, enum: Enum, tables: Iterable[Table]) -> None:
         name = str(enum.name)
-        # Its own quotes double each %, unlike ours.
-        sent = connection.dialect.identifier_preparer.quote
-        own = re.escape(f"pg_temp.{sent(name)}") + r'(?![\w$"])'
+        own = re.escape(quoted("pg_temp", name)) + r'(?![\w$"])'
         # All that are needed are there before a table could create one.
         self._rewrites.append((rf"\s*CREATE TYPE {own}.*", "SELECT"))
         # Of one name there may be several, and a table may be called the same.
         in_columns = [
-            rf"(?P<kept>CREATE TABLE pg_temp\.{re.escape(sent(table.name))} \(.*?"
-            rf"\n\t{re.escape(sent(column.name))} ){own}"
+            rf"(?P<kept>CREATE TABLE {re.escape(quoted('pg_temp', table.name))} \(.*?"
+            rf"\n\t{re.escape(quoted(column.name))} ){own}"
             for table in tables
             for column in table.columns
             if (type_ := enum_in(column.type)) and (type_.name, type_.schema) == (name, enum.schema)
         ]
-        instead = self._types.used_for(enum) or ".".join(map(sent, filter(None, (enum.schema, name))))
+        instead = self._types.used_for(enum) or quoted(enum.schema, name)
         self._rewrites += [(pattern, instead) for pattern in in_columns]
 
     def _use_sequence(self, connection: Connection, sequence: DeclaredSequence) -> None:
@@ -110,10 +115,10 @@ class RelationsAndTypes:
         others = {name: f"{PREFIX}{len(self._real) + place}" for place, name in enumerate(clones)}
         self._real |= {others[name]: (table.name, table.schema) for name, table in clones.items()}
         for name, other in others.items():
-            connection.exec_driver_sql(f"ALTER TABLE {quoted('pg_temp', name)} RENAME TO {other}")
+            _rename(connection, name, other)
         yield others
         for name, other in others.items():
-            connection.exec_driver_sql(f"ALTER TABLE {quoted('pg_temp', other)} RENAME TO {quoted(name)}")
+            _rename(connection, other, name)
 
     @contextmanager
     def used(self, connection: Connection) -> Iterator[None]:

@@ -22,8 +22,8 @@ _ACL = """
 # What ALTER DEFAULT PRIVILEGES, or PostgreSQL itself, gave to others than the owner.
 _REVOKE = """
 E'DO $revoke$ DECLARE other text; BEGIN\\n    FOR other IN\\n'
-|| E'        SELECT DISTINCT CASE grantee WHEN 0 THEN \\'PUBLIC\\' ELSE grantee::regrole::text END\\n'
-|| E'        FROM pg_proc CROSS JOIN aclexplode(coalesce(proacl, acldefault(\\'f\\', proowner)))\\n        WHERE oid = '
+|| E'        SELECT DISTINCT CASE grantee WHEN 0 THEN ''PUBLIC'' ELSE grantee::regrole::text END\\n'
+|| E'        FROM pg_proc CROSS JOIN aclexplode(coalesce(proacl, acldefault(''f'', proowner)))\\n        WHERE oid = '
 || quote_literal(signature) || E'::regprocedure AND grantee <> proowner\\n    LOOP\\n        EXECUTE '
 || quote_literal('REVOKE ALL ON ' || kind || ' ' || signature || ' FROM ') || E' || other;\\n    END LOOP;\\nEND $revoke$'
 """

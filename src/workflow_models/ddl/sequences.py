@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sqlalchemy import Column, Connection, Table, text
 from sqlalchemy import Sequence as DeclaredSequence
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateSequence
 from sqlalchemy.sql.functions import next_value
 
@@ -37,10 +38,11 @@ def declared_sequences(connection: Connection, sequences: Iterable[DeclaredSeque
 
 def create_sequence(connection: Connection, sequence: DeclaredSequence, name: str) -> None:
     """Create a sequence as it is declared, under another name."""
-    statement = str(CreateSequence(sequence).compile(dialect=connection.dialect))
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    statement = str(CreateSequence(sequence).compile(dialect=dialect))
     own = f"CREATE SEQUENCE {quoted(sequence.schema, sequence.name)}"
     options = statement.removeprefix(own)
-    connection.exec_driver_sql(f"CREATE SEQUENCE {name}{options}")
+    connection.exec_driver_sql(f"CREATE SEQUENCE {name}{options}", execution_options={"no_parameters": True})
 
 
 # Used by a column that is declared to use another one; or, in a schema of ours, by none.

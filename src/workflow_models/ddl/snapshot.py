@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, MetaData, Table, text
 
+from .item import quoted
+
 Snapshot = Mapping[str, str]
 Rows = Mapping[str, frozenset[str]]
 
@@ -142,7 +144,8 @@ def _keys(connection: Connection, table: Table) -> frozenset[str]:
     quote = connection.dialect.identifier_preparer.quote
     name = ".".join(quote(part) for part in (table.schema, table.name) if part)
     columns = ", ".join(quote(column.name) for column in table.primary_key) or "t"
-    if connection.scalar(_FORCED, {"name": name}):
+    # In a name that is no statement the driver's % is not doubled.
+    if connection.scalar(_FORCED, {"name": quoted(table.schema, table.name)}):
         # Rolled back with all the rest.
         connection.exec_driver_sql(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
     return frozenset(connection.exec_driver_sql(f"SELECT ROW({columns})::text FROM {name} AS t").scalars())

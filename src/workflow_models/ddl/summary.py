@@ -32,7 +32,7 @@ _LOCKS = {
     "persistence": _REWRITTEN,
     "not null": "ACCESS EXCLUSIVE on {} for an instant, SHARE UPDATE EXCLUSIVE while it is validated",
     "check constraint": "ACCESS EXCLUSIVE on {} for an instant, SHARE UPDATE EXCLUSIVE while it is validated",
-    "foreign key": "SHARE ROW EXCLUSIVE on {} and the referenced table for an instant, "
+    "foreign key": "ACCESS EXCLUSIVE on {} and SHARE ROW EXCLUSIVE on the referenced table for an instant, "
     "SHARE UPDATE EXCLUSIVE while it is validated",
     "primary key": "SHARE UPDATE EXCLUSIVE on {} while the index is built, "
     "then ACCESS EXCLUSIVE for an instant",
@@ -86,6 +86,8 @@ class Summary:
                 changes.append(f"{title}: {_shortened(difference.values)}")
             if difference.reverse.widens_access:
                 widens.append(title)
+            if _opens_to_all(difference):
+                widens.append(f"grant PUBLIC: EXECUTE on {difference.fact.name}")
         again = [_title(each) for each in self._replaced if each.declared == each.found]
         parts = {
             "Adds": adds,
@@ -145,6 +147,17 @@ def _of_core(upgrade: OpContainer) -> Iterator[tuple[str, str, str]]:
             yield "Adds", f"column {op.column.name} on {op.table_name}", lock.format(op.table_name)
         elif isinstance(op, ops.DropColumnOp):
             yield "Drops", f"column {op.column_name} on {op.table_name}{when}", _INSTANT.format(op.table_name)
+
+
+def _opens_to_all(difference: Difference) -> bool:
+    """Tell whether everybody may call a function that is made, by what is made with it."""
+    declared = difference.declared
+    return (
+        difference.fact.kind == "function"
+        and declared is not None
+        and not difference.is_altered
+        and any(each.startswith("GRANT ") and each.endswith(" TO PUBLIC") for each in declared.create)
+    )
 
 
 def _title(difference: Difference) -> str:
