@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -183,15 +184,15 @@ def moods(metadata: MetaData) -> object:
 
 
 def states(
-    *, schema: str | None = "desk", values: tuple[str, ...] = ("open", "paid")
+    *, schema: str | None = "desk", values: tuple[str, ...] = ("open", "paid"), name: str = "state"
 ) -> tuple[SchemaItem, ...]:
     """All that may name an enum type, which need not be where its table is."""
-    name = f"{schema}.state" if schema else "state"
+    called = quoted(schema, name)
     return (
-        Column("state", Enum(*values, name="state", schema=schema), server_default="open"),
-        Column("states", ARRAY(Enum(*values, name="state", schema=schema))),
-        CheckConstraint(f"state <> 'paid'::{name}", name="unpaid"),
-        Index("paid", "id", postgresql_where=text(f"state = CAST('paid' AS {name})")),
+        Column("state", Enum(*values, name=name, schema=schema), server_default="open"),
+        Column("states", ARRAY(Enum(*values, name=name, schema=schema))),
+        CheckConstraint(f"state <> 'paid'::{called}", name="unpaid"),
+        Index("paid", "id", postgresql_where=text(f"state = CAST('paid' AS {called})")),
     )
 
 
@@ -216,11 +217,16 @@ def enums_of_one_name() -> tuple[SchemaItem, ...]:
 
 
 def numbered(
-    increment: int = 2, *, schema: str | None = None, used: bool = True, to: str | None = None
+    increment: int = 2,
+    *,
+    name: str = "Odd numbers",
+    schema: str | None = None,
+    used: bool = True,
+    to: str | None = None,
 ) -> MetaData:
     """A sequence that no table owns, of which a default takes values, or none does."""
     metadata = desk()
-    sequence = Sequence("Odd numbers", metadata=metadata, schema=schema, increment=increment)
+    sequence = Sequence(name, metadata=metadata, schema=schema, increment=increment)
     if to:
         GrantOn("USAGE", sequence.name, metadata, to=to, schema=schema)
     if used:
@@ -538,6 +544,14 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
         lambda: numbered(to="anon"),
         lambda: numbered(to="authenticated"),
     ),
+    "sequence by itself under another name": (
+        lambda: numbered(name="numbers", to="anon"),
+        lambda: numbered(to="authenticated"),
+    ),
+    "sequence that nothing uses under another name": (
+        lambda: numbered(name="numbers", schema="desk", used=False, to="anon"),
+        lambda: numbered(schema="desk", used=False, to="anon"),
+    ),
     "sequence that nothing uses": (
         lambda: desk(),
         lambda: numbered(used=False, to="anon"),
@@ -589,6 +603,19 @@ CHANGES: dict[str, tuple[Callable[[], MetaData], Callable[[], MetaData]]] = {
             Column("level", Integer),
             schema="desk",
             more=hidden("desk"),
+        ),
+    ),
+    "enum type of a column": (
+        lambda: desk(*states(), Policy("Open", "SELECT", using="state = 'open'")),
+        lambda: desk(
+            *states(name="mood"),
+            Policy("Open", "SELECT", using="state = 'open'"),
+        ),
+    ),
+    "enum type with signs in its values": (
+        lambda: desk(),
+        lambda: desk(
+            Column("signs", ARRAY(Enum('it\'s "%"', "a\\b", ":c", "d+", name="100%", schema="desk")))
         ),
     ),
     "enum type": (
@@ -773,19 +800,132 @@ def test_a_foreign_key_is_validated_while_row_security_is_not_forced(
     proof.of(proof.generate())
 
 
-@pytest.mark.parametrize("schema", [None, "desk"])
+@pytest.mark.parametrize("schema", ["public", None, "desk"])
 def test_a_value_that_an_enum_type_lacks_is_added(
     schema: str | None, empty: Database, prove: Callable[..., Proof]
 ) -> None:
-    before, after = (
-        desk(*states(schema=schema, values=values)) for values in (("open", "paid"), ("open", "sent", "paid"))
-    )
+    values = ("open", "sent", "paid")
+    before = desk(*states(schema=schema, values=("open", "paid")), more=TOUCH)
+    after = desk(*states(schema=schema, values=values), *using_sent(schema), more=sent_later(schema))
     with empty.engine().begin() as connection:
         before.create_all(connection)
-    proof = prove(empty, metadata=after, version_table_schema=None)
+    empty.execute(ROWS)
+    proof = prove(empty, metadata=after, version_table_schema=None, include_schemas=True)
+    type_ = f"type {schema or 'public'}.state"
+    found = {**proof.snapshot(), type_: None}
 
     generated = proof.generate()
     proof.run(generated.upgrade)
 
-    assert generated.titles == (f"modify enum type state{' on desk' if schema else ''}",)
     assert proof.generate().changes == ()
+    proof.run(generated.downgrade)
+    assert {**proof.snapshot(), type_: None} == found
+    # The value stays, and is there again.
+    proof.run(generated.upgrade)
+
+
+def test_an_enum_type_of_another_owner_is_reported(empty: Database, prove: Callable[..., Proof]) -> None:
+    models = desk(*states())
+    with empty.engine().begin() as connection:
+        models.create_all(connection)
+    empty.execute(f"ALTER TYPE desk.state OWNER TO {quoted(empty.superuser)}", user=empty.superuser)
+
+    proof = prove(empty, metadata=models, version_table_schema=None)
+
+    assert proof.generate().titles == ("modify owner state on desk",)
+
+
+@pytest.mark.parametrize("schema", [None, "desk"])
+@pytest.mark.parametrize(
+    ("change", "next_number"),
+    [
+        ("DROP SEQUENCE {} CASCADE", 5),
+        ("ALTER SEQUENCE {} RENAME TO numbers", 7),
+    ],
+    ids=["dropped", "renamed"],
+)
+def test_a_sequence_goes_on(
+    change: str, next_number: int, schema: str | None, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    metadata = numbered(schema=schema)
+    name = quoted(schema, "Odd numbers")
+    with empty.engine().begin() as connection:
+        metadata.create_all(connection)
+    empty.execute(ROWS)
+    empty.execute(f"DELETE FROM tickets WHERE number = 5; {change.format(name)}")
+    proof = prove(empty, metadata=metadata, version_table_schema=None, include_schemas=True)
+
+    proof.of(proof.generate())
+
+    assert empty.execute(f"SELECT nextval('{name}')") == [(next_number,)]
+
+
+def test_a_sequence_that_may_have_been_renamed_is_decided_about(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    with empty.engine().begin() as connection:
+        numbered(4, name="numbers", schema="desk", used=False).create_all(connection)
+    models = numbered(schema="desk", used=False)
+
+    generated = prove(empty, metadata=models, version_table_schema=None).generate()
+
+    assert generated.refuses
+    assert (
+        "decide about sequence desk.numbers (or is it what Odd numbers was called? then let this revision "
+        'do nothing but ALTER SEQUENCE desk.numbers RENAME TO "Odd numbers")'
+    ) in generated.upgrade
+
+
+def using_sent(schema: str | None) -> tuple[SchemaItem, ...]:
+    """All that may use a value of an enum type."""
+    type_ = Enum("open", "sent", "paid", name="state", schema=schema)
+    return (
+        Column("state", type_, server_default="sent"),
+        Column("was", ARRAY(type_), server_default=text("'{sent}'")),
+        Column("on_its_way", Boolean, Computed("state = 'sent'", persisted=True)),
+        CheckConstraint("state <> 'sent' OR title IS NOT NULL", name="titled"),
+        Index("sent", "id", postgresql_where=text("state = 'sent'")),
+        Policy("Sent", "SELECT", using="state = 'sent' OR state = desk.later() OR desk.same(state) = 'sent'"),
+        Trigger("touch", "BEFORE", "UPDATE", "desk.touch()", when="NEW.state = 'sent'"),
+    )
+
+
+def sent_later(schema: str | None) -> Callable[[MetaData], object]:
+    """Functions and a table that use it too."""
+    name = quoted(schema, "state")
+    column: Column[Any] = Column(
+        "state", Enum("open", "sent", "paid", name="state", schema=schema), server_default="sent"
+    )
+    return functions(
+        TOUCH,
+        function("later", returns=name, body=f"RETURN 'sent'::{name}"),
+        function("same", returns=name, arguments=f"state {name} DEFAULT 'sent'", body="SELECT state"),
+        function("first", returns=name, body="BEGIN ATOMIC SELECT state FROM tickets; END"),
+        lambda metadata: Table("letters", metadata, column),
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (("open", "lost", "paid"), "decide about enum type state on desk, whose values are"),
+        (("paid", "open"), "decide about enum type state on desk, whose values are"),
+        (("open", "sold"), "nothing but ALTER TYPE desk.state RENAME VALUE 'sold' TO 'paid')"),
+    ],
+    ids=["one more", "in another order", "under another name"],
+)
+def test_values_that_cannot_be_taken_away_are_decided_about(
+    values: tuple[str, ...], message: str, empty: Database, prove: Callable[..., Proof]
+) -> None:
+    type_ = Enum("open", "paid", name="state", schema="desk")
+    models = desk(Column("state", type_), Policy("Paid", "SELECT", using="state = 'paid'"))
+    with empty.engine().begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA desk")
+        connection.exec_driver_sql(f"CREATE TYPE desk.state AS ENUM {values}")
+        desk(Column("state", type_)).create_all(connection)
+    proof = prove(empty, metadata=models, version_table_schema=None)
+
+    generated = proof.generate()
+
+    assert generated.refuses
+    assert message in generated.upgrade

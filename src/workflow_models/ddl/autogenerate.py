@@ -47,10 +47,10 @@ from .declared import (
     set_path,
     visible_schemas,
 )
+from .enum_types import enum_in, native
 from .facts import Facts
-from .item import ITEMS, DeclarationError, only_what_is_granted, quoted
-from .order import Comparison, Step, plan, settled
-from .relations_and_types import enum_in, native
+from .item import ITEMS, DeclarationError, literal, only_what_is_granted, quoted
+from .order import Comparison, Step, adds_values, plan, settled
 from .restored import restoring, restoring_table
 from .summary import Summary
 
@@ -369,12 +369,18 @@ def _arrange(upgrade_ops: UpgradeOps, compared: Comparison) -> list[Difference]:
     """Put what settles the differences around the core's operations; gives all that is changed for it."""
     changes, in_the_way = settled(compared)
     forward, back = plan(changes), plan([change.reverse for change in changes])
-    named = [each.fact.name for each in compared.differences if each.fact.kind == "other object"]
+    named = list(_not_declared(compared.differences, changes))
+    enums = list(_with_other_values(compared.differences))
     others = [_of_another_kind(each) for each in compared.differences if each.fact.kind == "relation kind"]
     unchecked = bool(upgrade_ops.ops)
     upgrade_ops.ops[:] = [
         *([ReportOp(compared.differences)] if compared.differences else []),
-        *([_refusing(f"not of a kind that can be declared: {', '.join(named)}.")] if named else []),
+        *(
+            [_refusing(f"decide about {', '.join(named)}: in a declared schema, and not declared.")]
+            if named
+            else []
+        ),
+        *([_refusing(_VALUES.format("; ".join(enums)))] if enums else []),
         *(
             [_refusing(f"decide about {'; '.join(others)}: nothing turns one into the other.")]
             if others
@@ -406,6 +412,50 @@ _NOT_OURS = (
     "decide about what others made: {}. PostgreSQL does not change under it what it uses: "
     "drop it here, and make it again at the end."
 )
+
+
+def _not_declared(differences: Iterable[Difference], changes: Iterable[Difference]) -> Iterator[str]:
+    """Name what stands in a declared schema, and ask whether a sequence is one that is missing."""
+    missing = [
+        each.fact.name for each in changes if each.fact.kind == "standalone sequence" and each.found is None
+    ]
+    for difference in differences:
+        name = difference.fact.name
+        if difference.fact.kind != "other object":
+            continue
+        if missing and name.startswith("sequence "):
+            name += (
+                f" (or is it what {' or '.join(missing)} was called? then let this revision do nothing but "
+                f"ALTER {name.replace('sequence', 'SEQUENCE', 1)} RENAME TO {quoted(missing[0])})"
+            )
+        yield name
+
+
+_VALUES = (
+    "decide about {}. PostgreSQL neither takes a value away nor moves one: "
+    "declare the values as they are, or make another type by hand."
+)
+
+
+def _with_other_values(differences: Iterable[Difference]) -> Iterator[str]:
+    """Name the enum types that do not become what is declared by more values, and ask who was renamed."""
+    for difference in filter(adds_values, differences):
+        assert difference.declared is not None
+        assert difference.found is not None
+        declared, found = (each.attributes["values"] for each in (difference.declared, difference.found))
+        if [value for value in declared if value in found] == found:
+            continue
+        extra = [value for value in found if value not in declared]
+        words = f"{difference.title}, whose values are {found}, declared {declared}"
+        # Of as many values each in its place.
+        pairs = [pair for pair in zip(found, declared, strict=False) if pair[0] != pair[1]]
+        if len(found) == len(declared) and [old for old, _ in pairs] == extra:
+            name = difference.found.drop[0].removeprefix("DROP TYPE ")
+            renaming = "; ".join(
+                f"ALTER TYPE {name} RENAME VALUE {literal(old)} TO {literal(new)}" for old, new in pairs
+            )
+            words += f" (or was a value only renamed? then let this revision do nothing but {renaming})"
+        yield words
 
 
 def _of_another_kind(difference: Difference) -> str:
@@ -517,7 +567,23 @@ def _never_created(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     own = native(type_)
     if not isinstance(own, ARRAY):
         return postgresql.ENUM(*enum.enums, name=enum.name, schema=enum.schema, create_type=False)
-    return ARRAY(_never_created(own.item_type), dimensions=own.dimensions)
+    return _EnumArray(_never_created(own.item_type), dimensions=own.dimensions)
+
+
+class _EnumArray(ARRAY[Any]):
+    """An array that is written as it says itself: Alembic looks for its items by a pattern."""
+
+    __module__ = "sqlalchemy.dialects.postgresql"
+    __visit_name__ = "enum_array"
+
+    def __repr__(self) -> str:
+        dimensions = f", dimensions={self.dimensions}" if self.dimensions else ""
+        return f"ARRAY(postgresql.{self.item_type!r}{dimensions})"
+
+
+@compiles(_EnumArray)
+def _compile_array(type_: _EnumArray, compiler: Any, **kw: Any) -> Any:
+    return compiler.visit_ARRAY(type_, **kw)
 
 
 class _Verbatim(TextClause):
@@ -671,13 +737,14 @@ def _placed(steps: Iterable[Step]) -> Iterator[tuple[bool, Difference, str]]:
     for difference, statement in steps:
         outside = is_built or _is_outside(difference, statement)
         # What comes after something that was built may need it.
-        is_built = outside and (is_built or not statement.startswith("DROP INDEX"))
+        is_needed = not statement.startswith("DROP INDEX") and not adds_values(difference)
+        is_built = outside and (is_built or is_needed)
         yield outside, difference, statement
 
 
 def _is_outside(difference: Difference, statement: str) -> bool:
     return not difference.with_table and (
-        statement.startswith(_CONCURRENTLY) or " VALIDATE CONSTRAINT " in statement
+        statement.startswith(_CONCURRENTLY) or " VALIDATE CONSTRAINT " in statement or adds_values(difference)
     )
 
 

@@ -15,7 +15,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Connection,
-    Enum,
     ForeignKeyConstraint,
     MetaData,
     PrimaryKeyConstraint,
@@ -32,13 +31,15 @@ from sqlalchemy.sql.ddl import SchemaGenerator, sort_tables
 from . import dependencies, facts
 from .compare import Difference, differences
 from .dependencies import Key
+from .enum_types import EnumTypes, enums_of, printed
 from .expression import ends_in_comment, fault
 from .facts import COLUMN_KINDS, Fact, Facts, Target
 from .function import Function, Schema
 from .grant import GrantOn
 from .item import DeclarationError, MetaDataItem, create_items, items_of, literal, quoted, rewritten, roles
 from .order import Comparison, needs_dependencies
-from .relations_and_types import RelationsAndTypes, declared_sequences, enums_of, printed, sequences_of
+from .relations_and_types import RelationsAndTypes
+from .sequences import continued, declared_sequences, renamed_sequences, sequences_of
 from .substitutes import Substitutes
 from .substitutes import read as read_functions
 
@@ -163,13 +164,20 @@ def comparison(
         path = sorted(visible_schemas(connection), key=lambda schema: schema not in ours)
         # pg_temp last: a clone is never found where the real table is.
         set_path(connection, [*path, _TEMPORARY])
+        sequences = _sequences(collections, tables)
+        renamed = renamed_sequences(connection, sequences, tables, _schemas(collections))
         # The core reports what it will drop.
-        found |= _found(connection, collections, tables, [*known, *map(_name, dropped)])
+        found |= _found(connection, collections, tables, [*known, *map(_name, dropped)], renamed)
         with connection.begin_nested() as made:
             declared, rewriting = _declared(connection, collections, tables, known, found)
             made.rollback()
         visible = visible_schemas(connection)
-        standalone = {printed(each.name, each.schema, visible) for each in _sequences(collections, tables)}
+        standalone = {
+            printed(name, each.schema, visible)
+            for each in sequences
+            for name in (each.name, renamed.get(each, each.name))
+        }
+        declared |= continued(declared, found, sequences, tables, visible)
         declared, found = (_without_sequences(standalone, each) for each in (declared, found))
         _expect_one_owner(connection, declared, found)
         differing = list(_reported(declared, found))
@@ -366,34 +374,47 @@ _QUALIFIED = text("""
 """)
 
 
-def _type_oid(connection: Connection, enum: Enum) -> int | None:
-    name = quoted(enum.schema, enum.name)
-    oid: int | None = connection.scalar(text("SELECT to_regtype(:name)::oid"), {"name": name})
-    return oid
-
-
 def _found(
-    connection: Connection, collections: Sequence[MetaData], tables: Sequence[Table], known: Sequence[str]
+    connection: Connection,
+    collections: Sequence[MetaData],
+    tables: Sequence[Table],
+    known: Sequence[str],
+    renamed: Mapping[DeclaredSequence, str],
 ) -> Facts:
+    """Read what there is.
+
+    :param renamed: how declared sequences are called.
+    """
     found: Facts = {}
     schemas = _schemas(collections)
     there = _targets(connection, tables)
     found |= facts.of_relations(connection, there, schemas, {})
-    found |= facts.of_enums(connection, enums_of(tables))
-    sequences = [
-        (each.schema, each.name, quoted(each.schema, each.name)) for each in _sequences(collections, tables)
-    ]
-    found |= facts.of_sequences(connection, sequences)
+    of_enums, types = facts.of_enums(connection, enums_of(tables), schemas)
+    found |= of_enums
+    sequences = _sequences(collections, tables)
+    called = {
+        quoted(each.schema, each.name): quoted(each.schema, renamed.get(each, each.name))
+        for each in sequences
+    }
+    found |= facts.of_sequences(
+        connection,
+        [
+            (each.schema, renamed.get(each, each.name), name)
+            for each, name in zip(sequences, called.values(), strict=True)
+        ],
+    )
     granted_on = [quoted(grant.schema, grant.table) for grant in _items(collections, GrantOn)]
     granted = [
         Target(oid, name)
-        for name in dict.fromkeys([*granted_on, *(name for *_, name in sequences)])
+        for name in dict.fromkeys([*granted_on, *called.values()])
         if (oid := _oid(connection, name)) is not None
     ]
-    found |= facts.of_privileges(connection, granted)
-    known = [*known, *(name for *_, name in sequences)]
+    declared_names = {name: declared for declared, name in called.items()}
+    for fact in facts.of_privileges(connection, granted).values():
+        fact = replace(fact, on=declared_names.get(fact.on, fact.on))
+        found[fact.key] = fact
+    known = [*known, *called.values()]
     oids = [oid for name in known if (oid := _oid(connection, name)) is not None]
-    types = [oid for enum in enums_of(tables) if (oid := _type_oid(connection, enum)) is not None]
     oids += [target.oid for target in (*there, *granted)]
     functions = _items(collections, Function)
     for schema in dict.fromkeys([*schemas, *(function.schema for function in functions)]):
@@ -438,11 +459,13 @@ def _declared(
             granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
             declared |= {fact.key: fact for fact in granted}
     lacking = [table for table in tables if not _columns_are_there(table, found)]
+    types = EnumTypes(connection, enums_of(tables), visible_schemas(connection))
     functions, substitutes = read_functions(
         connection,
         _items(collections, Function),
         found,
         visible_schemas(connection),
+        types,
         tables_stand=not lacking,
     )
     declared |= functions
@@ -451,7 +474,9 @@ def _declared(
     rewriting: set[Key] = set()
     for together in _of_different_names(tables):
         with connection.begin_nested() as made:
-            of_tables = _of_tables(connection, together, lacking, _schemas(collections), substitutes, found)
+            of_tables = _of_tables(
+                connection, together, lacking, _schemas(collections), substitutes, types, found
+            )
             rewriting |= _rewriting(connection, together, of_tables, found)
             made.rollback()
         declared |= of_tables
@@ -475,6 +500,7 @@ def _of_tables(
     lacking: Iterable[Table],
     schemas: Sequence[str],
     substitutes: Substitutes,
+    types: EnumTypes,
     found: Facts,
 ) -> Facts:
     """Make clones of tables, and give the facts of them.
@@ -486,7 +512,7 @@ def _of_tables(
     clone_of = others | {table: table for table in tables}
     visible = visible_schemas(connection)
     enums = enums_of((*tables, *others.values()))
-    used = RelationsAndTypes(connection, (*tables, *others.values()), visible)
+    used = RelationsAndTypes(connection, (*tables, *others.values()), visible, types)
     clones = connection.execution_options(
         schema_translate_map=dict.fromkeys(
             # None always, since statements are kept as compiled with it or without.
@@ -756,7 +782,7 @@ def _come_back_with(owner: Fact, found: Facts, user: str) -> None:
 def _owned_is_declared(key: tuple[str, str, str], declared: Facts) -> bool:
     _, on, name = key
     return (
-        any((kind, on, name) in declared for kind in ("function", "statistics"))
+        any((kind, on, name) in declared for kind in ("function", "statistics", "enum type"))
         if name
         else ("persistence", on, "") in declared or ("schema", on, on) in declared
     )

@@ -212,39 +212,65 @@ def of_sequences(connection: Connection, sequences: Iterable[tuple[str | None, s
     return {fact.key: replace(fact, create=(*fact.create, only_what_is_granted(name))) for fact, name in made}
 
 
-_ENUM_VALUES = text(
-    "SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = to_regtype(:name)::oid"
-)
+# Of the named ones, and of all others in some schemas.
+_ENUMS = text("""
+    SELECT given.schema, coalesce(given.name, t.typname::text), t.oid, pg_get_userbyid(t.typowner)::text,
+        (SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid)
+    FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
+    LEFT JOIN jsonb_to_recordset(CAST(:enums AS jsonb)) AS named (schema text, name text, called text)
+        ON t.oid = to_regtype(named.called)
+    CROSS JOIN LATERAL (SELECT CASE WHEN named.called IS NULL THEN n.nspname::text ELSE named.schema END, named.name)
+        AS given (schema, name)
+    WHERE t.typtype = 'e' AND (named.called IS NOT NULL OR n.nspname = ANY (CAST(:schemas AS text[])))
+""")
 
 
-def of_enums(connection: Connection, enums: Iterable[Enum]) -> Facts:
-    """Read what the values are of the enum types that columns use."""
-    read = (
-        (enum, connection.scalar(_ENUM_VALUES, {"name": quoted(enum.schema, enum.name)})) for enum in enums
-    )
-    return {fact.key: fact for enum, values in read if values for fact in [_enum(enum, values)]}
+def of_enums(
+    connection: Connection, enums: Iterable[Enum], schemas: Sequence[str] = ()
+) -> tuple[Facts, list[int]]:
+    """Read what the values are of enum types, and who owns those that are named.
+
+    :param schemas: those of which others are read too.
+    :returns: also the types themselves.
+    """
+    named = {(enum.schema, str(enum.name)) for enum in enums}
+    of = [{"schema": schema, "name": name, "called": quoted(schema, name)} for schema, name in named]
+    read: Facts = {}
+    oids = []
+    for schema, name, oid, owner, values in connection.execute(
+        _ENUMS, {"enums": json.dumps(of), "schemas": list(schemas)}
+    ):
+        oids.append(oid)
+        fact = _enum(schema, name, values or [])
+        read[fact.key] = fact
+        if (schema, name) in named:
+            to = f"ALTER TYPE {quoted(schema, name)} OWNER TO {quoted(owner)}"
+            owned = Fact("owner", fact.on, name, {"value": owner}, (to,))
+            read[owned.key] = owned
+    return read, oids
 
 
 def of_declared_enums(enums: Iterable[Enum]) -> Facts:
     """Give the facts of enum types as they are declared."""
-    return {fact.key: fact for enum in enums for fact in [_enum(enum, enum.enums)]}
+    each = (_enum(enum.schema, str(enum.name), enum.enums) for enum in enums)
+    return {fact.key: fact for fact in each}
 
 
-def _enum(enum: Enum, values: Sequence[str]) -> Fact:
-    name = quoted(enum.schema, enum.name)
+def _enum(schema: str | None, name: str, values: Sequence[str]) -> Fact:
+    called = quoted(schema, name)
     return Fact(
         "enum type",
-        enum.schema or str(enum.name),
-        str(enum.name),
+        schema or name,
+        name,
         {"values": list(values)},
-        (f"CREATE TYPE {name} AS ENUM ({', '.join(map(literal, values))})",),
+        (f"CREATE TYPE {called} AS ENUM ({', '.join(map(literal, values))})",),
         # No value can be taken away: another way back than by hand there is not.
         tuple(
-            f"ALTER TYPE {name} ADD VALUE IF NOT EXISTS {literal(value)}"
+            f"ALTER TYPE {called} ADD VALUE IF NOT EXISTS {literal(value)}"
             + (f" AFTER {literal(values[place - 1])}" if place else "")
             for place, value in enumerate(values)
         ),
-        (f"DROP TYPE {name}",),
+        (f"DROP TYPE {called}",),
     )
 
 

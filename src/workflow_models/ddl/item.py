@@ -1,5 +1,6 @@
 """What all items have in common: where they belong, and that ``create_all()`` creates them."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
@@ -21,6 +22,12 @@ Item = TypeVar("Item", bound="TableItem")
 def quoted(*names: str | None) -> str:
     """Quote the parts of a name that there are, and join them with dots."""
     return ".".join(_preparer.quote(name) for name in names if name)
+
+
+def identifier(name: str) -> str:
+    """Give a pattern for a name as SQL may write it."""
+    in_quotes = re.escape('"' + name.replace('"', '""') + '"')
+    return rf"(?:{in_quotes}|(?i:{re.escape(name)}))" if quoted(name) == name else in_quotes
 
 
 def literal(value: str) -> str:

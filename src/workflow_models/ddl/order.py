@@ -126,7 +126,8 @@ def settled(comparison: Comparison) -> tuple[list[Difference], list[str]]:
 
     :returns: the changes, and in words what belongs to somebody else and stands in the way of one.
     """
-    changes = {difference.fact.key: difference for difference in _renamed(comparison.differences)}
+    renamed = _renamed(comparison.differences)
+    changes = {difference.fact.key: _with_more_values(difference) for difference in renamed}
     in_the_way: dict[str, None] = {}
     for change in list(changes.values()):
         kind, on, name = change.fact.key
@@ -172,6 +173,20 @@ def settled(comparison: Comparison) -> tuple[list[Difference], list[str]]:
             open_ += [known.found]
     lost = [*_lost(changes, comparison), *_lost_with_indexes(changes, comparison)]
     return [*changes.values(), *lost, *_lifted(changes, comparison)], list(in_the_way)
+
+
+def _with_more_values(change: Difference) -> Difference:
+    """Let an enum type that is there get the values that it lacks; it keeps those that it has."""
+    declared, found = change.declared, change.found
+    if change.fact.kind != "enum type" or declared is None or found is None:
+        return change
+    values = zip(declared.attributes["values"], declared.alter, strict=True)
+    lacking = tuple(adding for value, adding in values if value not in found.attributes["values"])
+    return replace(
+        change,
+        declared=replace(declared, create=lacking, alter=(), drop=()),
+        found=replace(found, create=(), alter=(), drop=()),
+    )
 
 
 def _may_not_stay(index: Difference, changes: Iterable[Difference]) -> bool:
@@ -252,11 +267,15 @@ def plan(changes: Sequence[Difference]) -> Plan:
     backwards = list(reversed(ordered))
     late = [change for change in backwards if _is_dropped_late(change, changes)]
     drops = [change for change in backwards if change not in late]
+    # What is outside of a transaction comes first: no new value can be used before it is committed.
+    values = [change for change in ordered if adds_values(change)]
     indexes = [change for change in drops if change.fact.kind == "index"]
     between = [
-        change for change in ordered if change.fact.kind in _BETWEEN_COLUMNS and not change.needs_columns
+        change
+        for change in ordered
+        if change.fact.kind in _BETWEEN_COLUMNS and not change.needs_columns and change not in values
     ]
-    rest = [change for change in ordered if change not in between]
+    rest = [change for change in ordered if change not in (*between, *values)]
     keys = any(change.fact.kind in ("index", "primary key", "unique constraint") for change in rest)
     # Foreign keys are validated as the owner, who under FORCE would not see the rows.
     validates = any(change.fact.kind == "foreign key" and change.make for change in rest)
@@ -267,6 +286,7 @@ def plan(changes: Sequence[Difference]) -> Plan:
 
     return Plan(
         before=[
+            *((each, statement) for each in values for statement in each.make),
             *((each, statement) for each in indexes for statement in each.drop),
             *(
                 (each, statement)
@@ -291,6 +311,11 @@ def plan(changes: Sequence[Difference]) -> Plan:
             *((each, statement) for each in forcing for statement in each.make[inside(each) :]),
         ],
     )
+
+
+def adds_values(change: Difference) -> bool:
+    """Tell whether an enum type that is there gets more values."""
+    return change.fact.kind == "enum type" and change.declared is not None and change.found is not None
 
 
 def _place(change: Difference) -> int:
@@ -344,6 +369,7 @@ _RENAMED_BY = {
     "trigger": "ALTER TRIGGER {} ON {table} RENAME TO {}",
     "index": "ALTER INDEX IF EXISTS {schema}{} RENAME TO {}",
     "sequence": "ALTER SEQUENCE IF EXISTS {} RENAME TO {}",
+    "standalone sequence": "ALTER SEQUENCE IF EXISTS {} RENAME TO {}",
     "primary key": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
     "unique constraint": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
     "exclusion constraint": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
@@ -372,7 +398,9 @@ def _renamed(differences: Sequence[Difference]) -> Iterator[Difference]:
 
 
 def _differ_in_name_only(one: Fact, other: Fact) -> bool:
-    return one.key[:2] == other.key[:2] and _nameless(one) == _nameless(other)
+    # What stands in no schema by its name is on itself.
+    on, other_on = (None if fact.on == fact.name else fact.on for fact in (one, other))
+    return (one.kind, on) == (other.kind, other_on) and _nameless(one) == _nameless(other)
 
 
 def _nameless(fact: Fact) -> dict[str, object]:
@@ -389,6 +417,8 @@ def _rename(old: Fact, new: Fact) -> str:
     if new.kind == "sequence":
         # Its name is as a statement says it, schema and all.
         return _RENAMED_BY[new.kind].format(old.name, new.name.rpartition(".")[2])
+    if new.kind == "standalone sequence":
+        return _RENAMED_BY[new.kind].format(old.drop[0].removeprefix("DROP SEQUENCE "), quoted(new.name))
     schema, dot, _ = new.on.rpartition(".")
     statement = _RENAMED_BY[new.kind].format(
         quoted(old.name), quoted(new.name), table=new.on, schema=schema + dot

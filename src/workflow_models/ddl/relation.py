@@ -168,7 +168,7 @@ SELECT fact.kind, own.attname::text, jsonb_build_object('value', fact.value), CA
         WHEN fact.kind = 'not null' AND fact.value = 'not validated' THEN ARRAY[
             own.altering || 'DROP NOT NULL', 'ALTER TABLE ' || :relation || ' ADD NOT NULL ' || quote_ident(own.attname) || ' NOT VALID']
         ELSE ARRAY[own.altering || CASE fact.kind
-            WHEN 'type' THEN 'TYPE ' || fact.value || ' USING ' || quote_ident(own.attname) || '::' || own.type
+            WHEN 'type' THEN 'TYPE ' || fact.value || ' USING ' || quote_ident(own.attname) || own.converted
             WHEN 'not null' THEN 'DROP NOT NULL'
             WHEN 'storage' THEN 'SET STORAGE ' || own.storage
             WHEN 'compression' THEN 'SET COMPRESSION ' || fact.value
@@ -180,6 +180,9 @@ FROM (
         {CLEAN.format("format_type(a.atttypid, a.atttypmod)")} AS type, t.typstorage,
         CASE WHEN a.attcollation IN (0, t.typcollation) THEN '' ELSE ' COLLATE ' || a.attcollation::regcollation END AS collation,
         CASE a.attstorage WHEN 'p' THEN 'plain' WHEN 'm' THEN 'main' WHEN 'x' THEN 'extended' ELSE 'external' END AS storage,
+        -- Between enum types there is no cast.
+        CASE WHEN 'e' IN (t.typtype, (SELECT typtype FROM pg_type WHERE oid = t.typelem)) THEN '::text' ELSE '' END
+            || '::' || {CLEAN.format("format_type(a.atttypid, a.atttypmod)")} AS converted,
         'ALTER TABLE ' || :relation || ' ALTER COLUMN ' || quote_ident(a.attname) || ' ' AS altering,
         quote_ident(left(a.attname, 48) || '_not_null_proof') AS proof
     FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid

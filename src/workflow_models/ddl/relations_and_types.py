@@ -7,89 +7,21 @@ pg_temp under a name of its own stands for it, and is printed as what it stands 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Enum, Table, TypeDecorator, text
+from sqlalchemy import Connection, Enum, Table, text
 from sqlalchemy import Sequence as DeclaredSequence
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateSequence
-from sqlalchemy.sql.functions import next_value
-from sqlalchemy.types import TypeEngine
 
-from . import facts
-from .compare import differences
+from .enum_types import PREFIX, EnumTypes, enum_in, enums_of, named, rewritten_by
 from .expression import outside_of_texts
-from .facts import Facts, reworded
-from .item import literal, quoted, rewritten
-from .substitutes import identifier
+from .facts import Facts
+from .item import identifier, literal, quoted, rewritten
+from .sequences import create_sequence, sequences_of
 
-_PREFIX = "declared_object_"
-# With the schema of what it belongs to, or with its own.
-# Where it is named a second time, a number follows.
-_PRINTED = re.compile(rf'(?:(?:[\w$]+|"(?:[^"]|"")+")\.)?\b({_PREFIX}\d+)(?P<again>_\d+)?\b(?P<column>\.)?')
 # What is called without its schema, and is no clone.
 _VISIBLE = text("""
     SELECT EXISTS (SELECT FROM pg_class WHERE relname = ANY (CAST(:names AS text[]))
         AND relnamespace <> pg_my_temp_schema() AND pg_table_is_visible(oid))
 """)
-
-
-def enums_of(tables: Iterable[Table]) -> list[Enum]:
-    """Give the enum types that columns have, each once."""
-    found = (enum_in(column.type) for table in tables for column in table.columns)
-    return list({(enum.schema, enum.name): enum for enum in found if enum is not None}.values())
-
-
-_dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-
-
-def native(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Give what PostgreSQL has for a type, whatever it is wrapped in."""
-    own = type_.dialect_impl(_dialect)
-    return native(own.impl_instance) if isinstance(own, TypeDecorator) else own
-
-
-def enum_in(type_: TypeEngine[Any]) -> Enum | None:
-    """Give the enum type that a type is, or the items of an array are."""
-    own = native(type_)
-    if isinstance(own, ARRAY):
-        return enum_in(own.item_type)
-    return own if isinstance(own, Enum) and own.native_enum and own.name else None
-
-
-def sequences_of(tables: Iterable[Table]) -> list[DeclaredSequence]:
-    """Give the sequences that server defaults take values of, and no table owns, each once."""
-    defaults = (column.server_default for table in tables for column in table.columns)
-    calls = (getattr(default, "arg", None) for default in defaults)
-    sequences = (call.sequence for call in calls if isinstance(call, next_value))
-    return list({(sequence.schema, sequence.name): sequence for sequence in sequences}.values())
-
-
-def printed(name: str, schema: str | None, visible: Sequence[str]) -> str:
-    """Give a name as PostgreSQL prints it."""
-    return quoted(None if schema in visible else schema, name)
-
-
-def declared_sequences(connection: Connection, sequences: Iterable[DeclaredSequence]) -> Facts:
-    """Make sequences in pg_temp, and read them as if they were the real ones."""
-    read: Facts = {}
-    made = quoted("pg_temp", f"{_PREFIX}made")
-    for sequence in sequences:
-        with connection.begin_nested() as savepoint:
-            _create_sequence(connection, sequence, made)
-            read |= facts.of_sequences(connection, [(sequence.schema, sequence.name, made)])
-            savepoint.rollback()
-    return read
-
-
-def _create_sequence(connection: Connection, sequence: DeclaredSequence, name: str) -> None:
-    """Create a sequence as it is declared, under another name."""
-    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-    statement = str(CreateSequence(sequence).compile(dialect=dialect))
-    own = f"CREATE SEQUENCE {quoted(sequence.schema, sequence.name)}"
-    options = statement.removeprefix(own)
-    connection.exec_driver_sql(f"CREATE SEQUENCE {name}{options}", execution_options={"no_parameters": True})
 
 
 def _rename(connection: Connection, clone: str, name: str) -> None:
@@ -99,33 +31,27 @@ def _rename(connection: Connection, clone: str, name: str) -> None:
     )
 
 
-def _rewritten(sql: str, rewrites: Iterable[tuple[str, str]]) -> str:
-    for pattern, instead in rewrites:
-        sql = re.sub(pattern, partial(_instead, instead), sql, flags=re.DOTALL)
-    return sql
-
-
-def _instead(instead: str, found: re.Match[str]) -> str:
-    return found.groupdict().get("kept", "") + instead
-
-
 class RelationsAndTypes:
     """What statements that make clones use in the place of what they name.
 
     :param visible: the schemas without which PostgreSQL prints names.
+    :param types: what stands for enum types.
     """
 
-    def __init__(self, connection: Connection, tables: Sequence[Table], visible: Sequence[str]) -> None:
+    def __init__(
+        self, connection: Connection, tables: Sequence[Table], visible: Sequence[str], types: EnumTypes
+    ) -> None:
         self._visible = visible
+        self._types = types
         self._rewrites: list[tuple[str, str]] = []
         self._read: list[tuple[str, str]] = []
-        self._real: dict[str, tuple[str, str | None]] = {}
+        self._real = dict(types.real)
         for enum in enums_of(tables):
-            self._use_enum(connection, enum, tables)
+            self._use_enum(enum, tables)
         for sequence in sequences_of(tables):
             self._use_sequence(connection, sequence)
 
-    def _use_enum(self, connection: Connection, enum: Enum, tables: Iterable[Table]) -> None:
+    def _use_enum(self, enum: Enum, tables: Iterable[Table]) -> None:
         name = str(enum.name)
         own = re.escape(quoted("pg_temp", name)) + r'(?![\w$"])'
         # All that are needed are there before a table could create one.
@@ -138,32 +64,18 @@ class RelationsAndTypes:
             for column in table.columns
             if (type_ := enum_in(column.type)) and (type_.name, type_.schema) == (name, enum.schema)
         ]
-        if not any(differences(facts.of_declared_enums([enum]), facts.of_enums(connection, [enum]))):
-            self._rewrites += [(pattern, quoted(enum.schema, name)) for pattern in in_columns]
-            return
-        substitute = self._substitute(name, enum.schema)
-        connection.exec_driver_sql(
-            f"CREATE TYPE {substitute} AS ENUM ({', '.join(map(literal, enum.enums))})",
-            execution_options={"no_parameters": True},
-        )
-        schemas = "|".join(map(identifier, [enum.schema] if enum.schema else self._visible))
-        optional = "?" if enum.schema is None or enum.schema in self._visible else ""
-        called = rf"(?:(?:{schemas})\s*\.\s*){optional}{identifier(name)}"
-        self._rewrites += [
-            *((pattern, substitute) for pattern in in_columns),
-            (rf'(?<=::)\s*{called}(?![\w$"])', substitute),
-            (rf"(?i:\bAS\s+){called}(?=\s*\))", f"AS {substitute}"),
-        ]
+        instead = self._types.used_for(enum) or quoted(enum.schema, name)
+        self._rewrites += [(pattern, instead) for pattern in in_columns]
 
     def _use_sequence(self, connection: Connection, sequence: DeclaredSequence) -> None:
         name = quoted(sequence.schema, sequence.name)
         if connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is None:
             name = self._substitute(sequence.name, sequence.schema)
-            _create_sequence(connection, sequence, name)
+            create_sequence(connection, sequence, name)
         self._rewrites.append((re.escape(literal(quoted("pg_temp", sequence.name))), literal(name)))
 
     def _substitute(self, name: str, schema: str | None) -> str:
-        substitute = f"{_PREFIX}{len(self._real)}"
+        substitute = f"{PREFIX}{len(self._real)}"
         self._real[substitute] = name, schema
         return quoted("pg_temp", substitute)
 
@@ -200,7 +112,7 @@ class RelationsAndTypes:
 
         :param clones: the tables that they stand for, by their names.
         """
-        others = {name: f"{_PREFIX}{len(self._real) + place}" for place, name in enumerate(clones)}
+        others = {name: f"{PREFIX}{len(self._real) + place}" for place, name in enumerate(clones)}
         self._real |= {others[name]: (table.name, table.schema) for name, table in clones.items()}
         for name, other in others.items():
             _rename(connection, name, other)
@@ -215,16 +127,9 @@ class RelationsAndTypes:
             yield
 
     def _using(self, sql: str) -> str:
-        sql = _rewritten(sql, self._rewrites)
-        return outside_of_texts(sql, lambda part: _rewritten(part, self._read)) if self._read else sql
+        sql = self._types.in_expressions(rewritten_by(sql, self._rewrites))
+        return outside_of_texts(sql, lambda part: rewritten_by(part, self._read)) if self._read else sql
 
     def facts(self, read: Facts) -> Facts:
         """Give facts with the names that are declared."""
-        return read if not self._real else reworded(read, lambda words: _PRINTED.sub(self._printed, words))
-
-    def _printed(self, found: re.Match[str]) -> str:
-        name, schema = self._real[found[1]]
-        if found["again"]:
-            return quoted(name + found["again"]) + (found["column"] or "")
-        # In front of a column PostgreSQL names the table alone.
-        return quoted(name) + "." if found["column"] else printed(name, schema, self._visible)
+        return named(read, self._real, self._visible)

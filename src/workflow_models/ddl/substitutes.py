@@ -13,10 +13,11 @@ from copy import copy
 from sqlalchemy import Connection, text
 
 from . import facts
+from .enum_types import EnumTypes
 from .expression import outside_of_texts
 from .facts import Facts, reworded
 from .function import Function
-from .item import DeclarationError, execute, quoted, rewritten
+from .item import DeclarationError, execute, identifier, quoted, rewritten
 
 # relation.CLEAN knows it.
 _PREFIX = "declared_function_"
@@ -36,16 +37,22 @@ class Substitutes:
 
     :param visible: the schemas without which functions are called and printed.
     :param identifiers: names of schemas and functions as PostgreSQL prints them.
+    :param types: what stands for enum types.
     """
 
     def __init__(
-        self, functions: Sequence[Function], visible: Sequence[str], identifiers: Mapping[str, str]
+        self,
+        functions: Sequence[Function],
+        visible: Sequence[str],
+        identifiers: Mapping[str, str],
+        types: EnumTypes | None = None,
     ) -> None:
         names = dict.fromkeys((function.schema, function.name) for function in functions)
         self._substitutes = {name: f"{_PREFIX}{number}" for number, name in enumerate(names)}
         self._real = {substitute: name for name, substitute in self._substitutes.items()}
         self._visible = visible
         self._identifiers = identifiers
+        self._types = types
 
     def of_schema(self, schema: str) -> list[str]:
         """Give the names in pg_temp."""
@@ -55,11 +62,14 @@ class Substitutes:
         """Give the schema and the name of those that one stands for."""
         return self._real[substitute]
 
-    def making(self, function: Function, *, calling: bool = True, checked: bool = False) -> Sequence[str]:
+    def making(
+        self, function: Function, *, calling: bool = True, checked: bool = False, typed: bool = True
+    ) -> Sequence[str]:
         """Give the statements that make a function in pg_temp.
 
         :param calling: whether it calls others in pg_temp where PostgreSQL looks for them at once.
         :param checked: whether it does so also where PostgreSQL looks only when told to check.
+        :param typed: whether it uses what stands for enum types.
         """
         made = copy(function)
         made.name = self._substitutes[function.schema, function.name]
@@ -67,6 +77,11 @@ class Substitutes:
             made.arguments = self.calling(function.arguments)
         if checked or (calling and function.body_is_parsed):
             made.body = self.calling(function.body)
+        if typed and self._types:
+            made.arguments = self._types.in_signature(made.arguments)
+            made.returns = self._types.in_signature(made.returns)
+            if function.body_is_parsed:
+                made.body = outside_of_texts(made.body, self._types.in_expressions)
         return made.statements("pg_temp")
 
     def calling(self, sql: str) -> str:
@@ -93,7 +108,8 @@ class Substitutes:
 
     def facts(self, read: Facts) -> Facts:
         """Give facts with the names that are declared."""
-        return reworded(read, self.printed) if self._real else read
+        read = reworded(read, self.printed) if self._real else read
+        return self._types.facts(read) if self._types else read
 
     @contextmanager
     def called(self, connection: Connection) -> Iterator[None]:
@@ -115,12 +131,14 @@ def read(
     functions: Sequence[Function],
     found: Facts,
     visible: Sequence[str],
+    types: EnumTypes,
     *,
     tables_stand: bool,
 ) -> tuple[Facts, Substitutes]:
     """Read declared functions, and make those that declared tables shall call.
 
     :param visible: the schemas without which functions are called and printed.
+    :param types: what stands for enum types. Where there are some, tables do not have them yet.
     :param tables_stand: whether the tables and columns that bodies may name are all there.
     :returns: also what stands in pg_temp afterwards: nothing where the database has just what is declared.
     """
@@ -128,8 +146,8 @@ def read(
     missing = [
         function for function in functions if function.if_missing and not _is_there(connection, function)
     ]
-    substitutes = _substitutes(connection, [*declared, *missing], visible)
-    if not missing:
+    substitutes = _substitutes(connection, [*declared, *missing], visible, types)
+    if not missing and not types:
         try:
             with connection.begin_nested() as made:
                 for function in declared:
@@ -144,17 +162,17 @@ def read(
     with substitutes.named():
         _make_in_their_order(connection, [*declared, *missing], substitutes)
         as_declared = _facts(connection, [*declared, *missing], substitutes)
-        if tables_stand:
+        if tables_stand and not types:
             _refuse_wrong_bodies(connection, declared, substitutes)
     return as_declared, substitutes
 
 
 def _substitutes(
-    connection: Connection, functions: Sequence[Function], visible: Sequence[str]
+    connection: Connection, functions: Sequence[Function], visible: Sequence[str], types: EnumTypes
 ) -> Substitutes:
     names = list({name for function in functions for name in (function.schema, function.name)})
     printed = connection.scalars(_QUOTED, {"names": names})
-    return Substitutes(functions, visible, dict(zip(names, printed, strict=True)))
+    return Substitutes(functions, visible, dict(zip(names, printed, strict=True)), types)
 
 
 def _is_there(connection: Connection, function: Function) -> bool:
@@ -212,11 +230,15 @@ def _make_in_their_order(
     while left:
         failed: dict[Function, DeclarationError] = {}
         for function in left:
-            try:
-                with connection.begin_nested():
-                    _make(connection, function, substitutes.making(function))
-            except DeclarationError as error:
-                failed[function] = error
+            # A body that is parsed at once may need the types that the tables have.
+            for typed in (True, False):
+                try:
+                    with connection.begin_nested():
+                        _make(connection, function, substitutes.making(function, typed=typed))
+                    failed.pop(function, None)
+                    break
+                except DeclarationError as error:
+                    failed.setdefault(function, error)
         if len(failed) == len(left):
             raise failed[left[0]]
         left = list(failed)
@@ -230,9 +252,3 @@ def _refuse_wrong_bodies(
         for function in functions:
             _make(connection, function, substitutes.making(function, checked=True))
         made.rollback()
-
-
-def identifier(name: str) -> str:
-    """Give a pattern for a name as SQL may write it."""
-    in_quotes = re.escape('"' + name.replace('"', '""') + '"')
-    return rf"(?:{in_quotes}|(?i:{re.escape(name)}))" if quoted(name) == name else in_quotes
