@@ -391,15 +391,18 @@ $body$
 """)
     op.execute("""
 CREATE OR REPLACE FUNCTION workflow_private.seal(caller text) RETURNS text
-LANGUAGE sql
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $body$
-    SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(ARRAY[
-        pg_catalog.currval('workflow_private.session_secret')::pg_catalog.text,
-        pg_catalog.current_setting('request.jwt.claim.sub', true),
-        pg_catalog.current_setting('request.jwt.claims', true),
-        EXTRACT(epoch FROM pg_catalog.now())::pg_catalog.text,
+BEGIN
+    RETURN encode(sha256(convert_to(ARRAY[
+        currval('workflow_private.session_secret')::text,
+        current_setting('request.jwt.claim.sub', true),
+        current_setting('request.jwt.claims', true),
+        extract(epoch FROM now())::text,
         caller
-    ]::pg_catalog.text, 'UTF8')), 'hex')
+    ]::text, 'UTF8')), 'hex');
+END
 $body$
 """)
     op.execute("""

@@ -88,22 +88,24 @@ END
 # What only the functions here know, another on each connection: its currval().
 Sequence("session_secret", schema=PRIVATE.name, metadata=metadata)
 
-# Holds for these claims in this transaction. SQL without SET, so that PostgreSQL inlines it.
+# Holds for these claims in this transaction.
 SEAL = Function(
     "seal",
     metadata,
     schema=PRIVATE.name,
     arguments="caller text",
     returns="text",
-    language="sql",
+    settings=_SEARCH_PATH,
     body="""
-    SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(ARRAY[
-        pg_catalog.currval('workflow_private.session_secret')::pg_catalog.text,
-        pg_catalog.current_setting('request.jwt.claim.sub', true),
-        pg_catalog.current_setting('request.jwt.claims', true),
-        EXTRACT(epoch FROM pg_catalog.now())::pg_catalog.text,
+BEGIN
+    RETURN encode(sha256(convert_to(ARRAY[
+        currval('workflow_private.session_secret')::text,
+        current_setting('request.jwt.claim.sub', true),
+        current_setting('request.jwt.claims', true),
+        extract(epoch FROM now())::text,
         caller
-    ]::pg_catalog.text, 'UTF8')), 'hex')
+    ]::text, 'UTF8')), 'hex');
+END
 """,
 )
 

@@ -384,6 +384,9 @@ LINTS = (
             "workflow_private.identity": (
                 "policies call it; its schema is not served by the API, and it tells the caller's own profile"
             ),
+            "workflow_private.sealed_identity": (
+                "tenant sessions call it; it tells the same, with a seal that holds for one transaction"
+            ),
         },
     ),
     Lint(
