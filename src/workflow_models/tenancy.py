@@ -84,7 +84,9 @@ _ENTER = text(f"""
         entered.role IS NOT NULL AS has_role,
         ARRAY(
             SELECT word
-            FROM pg_catalog.ts_stat(CASE WHEN entered.role IS NOT NULL THEN CAST(:lookup AS text) END)
+            FROM pg_catalog.ts_stat(
+                CASE WHEN entered.role IS NOT NULL THEN CAST(:lookup AS pg_catalog.text) END
+            )
         ) AS standing,
         current_user AS role,
         pg_catalog.has_column_privilege(
@@ -98,7 +100,7 @@ _ENTER = text(f"""
             pg_catalog.set_config('request.jwt.claims', :claims, true),
             pg_catalog.set_config('workflow.caller', '', true),
             pg_catalog.set_config('workflow.organization_id', :organization, true),
-            CASE WHEN pg_catalog.pg_has_role(session_user, CAST(:role AS name), {_MAY_SET})
+            CASE WHEN pg_catalog.pg_has_role(session_user, CAST(:role AS pg_catalog.name), {_MAY_SET})
                 THEN pg_catalog.set_config('role', :role, true) END AS role
         OFFSET 0
     ) AS entered
@@ -120,7 +122,7 @@ _USER_LOOKUP = f"""
     CROSS JOIN LATERAL (
         SELECT
             pg_catalog.set_config('workflow.caller', coalesce(sealed, ''), true),
-            coalesce(pg_catalog.substr(sealed, 65)::text[], workflow_private.identity())
+            coalesce(pg_catalog.substr(sealed, 65)::pg_catalog.text[], workflow_private.identity())
         OFFSET 0
     ) AS found (known, caller)
     WHERE known IS NOT NULL AND caller IS NOT NULL
