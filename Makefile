@@ -13,7 +13,7 @@ PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.
 	done)
 
 .NOTPARALLEL:
-.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel bench bench-upgrade bench-tenancy
+.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel bench bench-upgrade
 
 # Where no DATABASE_URL is set: a PostgreSQL of the embedded extra, in a folder that is named.
 upgrade: $(VENV)/.user
@@ -65,10 +65,6 @@ bench: $(VENV)/.dev
 LOGS = 2000000
 bench-upgrade: $(VENV)/.dev
 	$(BIN)/python -m bench.upgrade --logs $(LOGS)
-
-# A tenant session beside a plain one.
-bench-tenancy: $(VENV)/.dev
-	$(BIN)/python -m bench.tenancy
 
 $(BIN)/python:
 	@if [ -z '$(PYTHON)' ]; then echo >&2 \

@@ -1,15 +1,12 @@
 """What a tenant session costs: its transactions beside those of a plain session, in turn, in one run.
 
 The plain session logs in as the owner, whom row-level security does not hold for, and names the organization
-in its own statements. `make bench-tenancy` writes `tenancy.json` and `tenancy.md` in this file's `results/`.
+in its own statements. Part of `make bench`.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,11 +15,10 @@ from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import Select
 
-from tests.server import Server, make_roles, serve
+from tests.server import Server
 from workflow_models import WorkflowDefinition, WorkflowExecutionLog, migrations
 from workflow_models.tenancy import TenantSession
 
-RESULTS = Path(__file__).with_name("results")
 OWNER, LOGIN = "app_owner", "authenticator"
 ORGANIZATIONS = 200
 
@@ -116,22 +112,3 @@ def as_table(found: dict[str, Any]) -> str:
         tenants = " | ".join(f"{kinds[kind]['ratio']:.2f}" for kind in ("user", "worker"))
         lines.append(f"| {name} | 1 ({kinds['plain']['us'] / 1000:.2f} ms) | {tenants} |")
     return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Measure, and write what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=1_000)
-    arguments = parser.parse_args()
-    with serve() as server:
-        make_roles(server)
-        found = measure(server, arguments.rounds)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "tenancy.json").write_text(json.dumps(found, indent=1) + "\n")
-    table = as_table(found)
-    (RESULTS / "tenancy.md").write_text(table)
-    print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -67,8 +67,8 @@ class WorkflowExecutionLog(Base):
         Index("idx_workflow_execution_logs_workflow_id", "workflow_id", "created_at"),
         # Reader: runs in one state, above all those still running (sweep).
         Index("idx_workflow_execution_logs_status", "status"),
-        # Reader: everyone's latest runs (super admins), with the status their counts per status; deletion of
-        # old ones.
+        # Reader: everyone's latest runs (super admins), and, in a role of their own, which need not look at
+        # the organization, everyone's counts per status; deletion of old ones.
         Index("idx_workflow_execution_logs_created_at", "created_at", postgresql_include=["status"]),
         # Reader: ON DELETE from workflow_triggers.
         Index(
