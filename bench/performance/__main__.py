@@ -115,6 +115,7 @@ def measure(server: servers.Server, psql: str | None, logs: int, runs: int, time
     for name, instead in changes.STATEMENTS.items():
         restated = changes.restated(questions, instead)
         found["changes"]["alternatives"][name] = asked_again(variants[OURS], (), restated)
+    found["upkeep"] = changes.upkeep(variants[OURS])
     found["indexes"] = {name: writers.index_sizes(each) for name, each in variants.items()}
     for name in (LIMIT, NESTED):
         drop(variants.pop(name))

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, create_engine
 
 from bench.performance.plans import Reading, explain
 from bench.performance.readers import Asked, Caller, enter
-from bench.performance.variants import SUPER_ADMIN, SUPER_ADMIN_ROLE, Variant
+from bench.performance.variants import END, SUPER_ADMIN, SUPER_ADMIN_ROLE, Variant
 from workflow_models import WorkflowExecutionLog
 
 LOGS = "workflow_execution_logs"
@@ -21,6 +21,18 @@ _USERS_ALONE = f"{_VIEW} USING (organization_id = (SELECT (workflow_private.iden
 DROPPED = {
     str(index.name): (f"DROP INDEX {index.name}",)
     for index in sorted(WorkflowExecutionLog.__table__.indexes, key=lambda index: str(index.name))  # type: ignore[attr-defined]
+}
+
+# What no reader of the application asks: who does, and what.
+UPKEEP: Mapping[str, tuple[str, str]] = {
+    "idx_workflow_execution_logs_status": (
+        "`workflow-models sweep`: runs that still run",
+        f"SELECT id FROM {LOGS} WHERE status = 'running' AND execution_start < '{END}' ORDER BY id",
+    ),
+    "idx_workflow_execution_logs_trigger_id": (
+        "the foreign key, when a trigger is deleted",
+        f"SELECT FROM {LOGS} WHERE trigger_id = '{SUPER_ADMIN}'",
+    ),
 }
 
 # Other ways to the same answer.
@@ -121,6 +133,16 @@ def changed(variant: Variant, statements: Sequence[str]) -> Iterator[Connection]
         finally:
             connection.rollback()
     engine.dispose()
+
+
+def upkeep(variant: Variant) -> dict[str, dict[str, int]]:
+    """Give the buffers of what reads an index besides, with it and without it."""
+    found: dict[str, dict[str, int]] = {}
+    for index, (_, statement) in UPKEEP.items():
+        for how, statements in (("with", ()), ("without", DROPPED[index])):
+            with changed(variant, statements) as connection:
+                found.setdefault(index, {})[how] = explain(connection, Asked(statement, None)).buffers
+    return found
 
 
 def read(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import tenancy
+from bench.performance.changes import UPKEEP
 from bench.performance.plans import geometric_mean, slope
 from bench.performance.readers import PAGES
 
@@ -206,6 +207,16 @@ def alternatives(found: Found) -> str:
     return _changed(found, "alternatives")
 
 
+def upkeep(found: Found) -> str:
+    return table(
+        ("index", "who reads it", "buffers", "without it"),
+        [
+            (f"`{index}`", UPKEEP[index][0], f"{each['with']:,}", f"{each['without']:,}")
+            for index, each in found["upkeep"].items()
+        ],
+    )
+
+
 def indexes(found: Found) -> str:
     return table(
         ("index", "variant", "bytes a log"),
@@ -323,6 +334,7 @@ TABLES: Mapping[str, Callable[[Found], str]] = {
     "times": times,
     "alternatives": alternatives,
     "dropped": dropped,
+    "upkeep": upkeep,
     "indexes": indexes,
     "writes": writes,
     "parts": parts,
