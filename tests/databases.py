@@ -1,6 +1,7 @@
 """Databases to test on: each state is built once as a template, and cloned for each test."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class Templates:
         self._server = server
         self._built = {"empty": empty}
         self._counter = itertools.count(1)
+        self._to_drop: deque[str] = deque()
         # One for all that are made and dropped: the janitor takes a new one each time.
         self._maintenance = psycopg.connect(
             host=server.host,
@@ -128,12 +130,17 @@ class Templates:
         return self._create(self._template(name), f"{self._server.dbname}_{name}_{next(self._counter)}")
 
     def drop(self, database: Database) -> None:
-        """Whoever is still connected is thrown out."""
-        self._drop(database.name)
+        """Whoever is still connected then is thrown out.
+
+        A few tests later: PostgreSQL sleeps 100 ms for a connection that was closed only just before.
+        """
+        self._to_drop.append(database.name)
+        if len(self._to_drop) > 8:
+            self._drop(self._to_drop.popleft())
 
     def close(self) -> None:
-        for name in [name for name in self._built if name != "empty"]:
-            self._drop(self._built.pop(name))
+        for name in [*self._to_drop, *(name for state, name in self._built.items() if state != "empty")]:
+            self._drop(name)
         self._maintenance.close()
 
     def _template(self, name: str) -> str:
