@@ -152,7 +152,7 @@ class Templates:
             try:
                 builder(database)
             except BaseException:
-                self.drop(database)
+                self._drop(database.name)
                 raise
             self._built[name] = database.name
         return self._built[name]

@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ class Databases:
         self._service = f"{self._name}_service"
         self._password = secrets.token_hex(16)
         self._clones = itertools.count(1)
+        self._to_drop: deque[str] = deque()
         self._made = ExitStack()
 
     def __enter__(self) -> Self:
@@ -104,6 +106,7 @@ class Databases:
             self._make_roles()
             made.callback(self._drop_roles)
             made.callback(self._drop, self._name)
+            made.callback(self._drop_clones, keep=0)
             self._make_template()
             self._made = made.pop_all()
         return self
@@ -113,7 +116,10 @@ class Databases:
 
     @contextmanager
     def clone(self) -> Iterator[Database]:
-        """A new database as the template is; dropped after the block, whoever is still connected."""
+        """A new database as the template is; dropped some time after the block, whoever is still connected.
+
+        Not at once: PostgreSQL sleeps 100 ms for a connection that was closed only just before.
+        """
         database = self._database(f"{self._name}_{next(self._clones)}")
         with self._admin() as admin:
             # Where nothing is flushed, copying the files is the faster way by half.
@@ -124,7 +130,8 @@ class Databases:
         try:
             yield database
         finally:
-            self._drop(database.name)
+            self._to_drop.append(database.name)
+            self._drop_clones(keep=4)
 
     def _database(self, name: str) -> Database:
         def url(login: str) -> str:
@@ -199,6 +206,10 @@ class Databases:
                 f"the template database of the tests could not be prepared: {_said(error)}",
                 next_step="mend what `workflow_prepare_template` does, or what it runs on.",
             ) from error
+
+    def _drop_clones(self, *, keep: int) -> None:
+        while len(self._to_drop) > keep:
+            self._drop(self._to_drop.popleft())
 
     def _drop(self, name: str) -> None:
         with self._admin() as admin:
