@@ -40,6 +40,7 @@ class Shared:
             self._database.execute(ROWS)
             self._observer = self._database.connect(self._database.superuser)
             self.pristine = self.now()
+            assert self.proof().generate().changes == ()
         self.clean = False
         return self._database
 
