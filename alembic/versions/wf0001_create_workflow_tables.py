@@ -483,17 +483,22 @@ BEGIN
 END
 $body$
 """)
-    for function, role in (
-        ("workflow_private.identity()", "authenticated"),
-        ("workflow_private.seal(text)", None),
-        ("workflow_private.sealed_identity()", "authenticated"),
-        ("workflow_private.matches(uuid, text[])", "authenticated"),
-        ("workflow_private.administered_organization()", "authenticated"),
-        ("workflow_private.worker_organization()", "workflow_worker"),
-        ("workflow_private.worker_organization_exists()", "workflow_worker"),
-    ):
-        nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
-        op.set_privileges("FUNCTION", function, {**nobody, **({role: ("EXECUTE",)} if role else {})})
+    nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
+    for role, functions in {
+        "authenticated": (
+            "identity()",
+            "sealed_identity()",
+            "matches(uuid, text[])",
+            "administered_organization()",
+        ),
+        "workflow_worker": ("worker_organization()", "worker_organization_exists()"),
+        None: ("seal(text)",),
+    }.items():
+        op.set_privileges(
+            "FUNCTION",
+            [f"workflow_private.{function}" for function in functions],
+            {**nobody, **({role: ("EXECUTE",)} if role else {})},
+        )
 
 
 def lift_force(table: str) -> None:

@@ -132,9 +132,9 @@ BEGIN
 END
 $body$
 """)
+    functions = ("workflow_private.fill_organization()", "workflow_private.carry_organization()")
     nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
-    for function in ("workflow_private.fill_organization()", "workflow_private.carry_organization()"):
-        op.set_privileges("FUNCTION", function, nobody)
+    op.set_privileges("FUNCTION", functions, nobody)
 
 
 def drop_unique_indexes() -> None:

@@ -798,6 +798,21 @@ def test_privileges_of_other_objects_than_tables_are_set_too(
     ) == [("authenticated", granted["authenticated"][0])]
 
 
+def test_privileges_are_set_on_several_objects_at_once(library: Database, op: Any) -> None:
+    library.execute("GRANT ALL ON library.books, library.loans TO anon, PUBLIC")
+
+    op.set_privileges("TABLE", ["books", "nothing", "Rare Books"], {"anon": (), "authenticated": ("SELECT",)})
+
+    assert library.execute(
+        """
+        SELECT relname, grantee::regrole::text, string_agg(privilege_type, ' ' ORDER BY privilege_type)
+        FROM pg_class CROSS JOIN aclexplode(relacl)
+        WHERE relname IN ('books', 'Rare Books') AND grantee <> grantor GROUP BY 1, 2 ORDER BY 1
+        """
+    ) == [("Rare Books", "authenticated", "SELECT"), ("books", "authenticated", "SELECT")]
+    assert library.execute("SELECT has_table_privilege('anon', 'library.loans', 'UPDATE')") == [(True,)]
+
+
 def test_privileges_on_what_is_not_there_are_passed_over(library: Database, op: Any) -> None:
     before = catalog(library)
 

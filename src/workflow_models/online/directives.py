@@ -186,15 +186,17 @@ class Step(MigrateOperation):
         cls,
         operations: Operations,
         kind: str,
-        name: str,
+        name: str | Sequence[str],
         granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]],
     ) -> None:
         """Give each of these roles exactly these privileges, and PUBLIC none; other roles are left alone.
 
         :param kind: ``TABLE``, ``SEQUENCE``, ``FUNCTION`` or ``SCHEMA``.
+        :param name: of one of them, or of several.
         :param granted: for each role its privileges; one on columns only is ``("UPDATE", [columns])``.
         """
-        operations.invoke(cls(statements.privileges(kind, name, granted)))
+        names = [name] if isinstance(name, str) else name
+        operations.invoke(cls(statements.privileges(kind, names, granted)))
 
 
 class ConcurrentIndex(MigrateOperation):
@@ -251,9 +253,12 @@ class ConcurrentIndex(MigrateOperation):
         """Go through all of it: a build that failed has left an INVALID index."""
         connection = context.connection
         assert connection is not None
-        with transaction(connection):
+        with settled(connection):
             found = self._found(connection)
-            is_right = found.valid and found.facts == self._wanted(connection)
+        is_right = False
+        if found.valid:
+            with transaction(connection):
+                is_right = found.facts == self._wanted(connection)
         index = statements.beside(found.table, self.name)
         aside = statements.beside(found.table, statements.aside(self.name))
         is_there, is_aside = found.is_there, found.is_aside
@@ -291,7 +296,6 @@ class ConcurrentIndex(MigrateOperation):
         )
 
     def _found(self, connection: Connection) -> Any:
-        oid = statements.regclass(self.table)
         found = connection.execute(
             text(
                 # With its schema: no search_path of ours holds for a concurrent statement behind a pooler.
@@ -299,8 +303,7 @@ class ConcurrentIndex(MigrateOperation):
                 "coalesce(i.indrelid = t.oid, c.oid IS NULL) AS is_free, "
                 "coalesce('an index of that name stands on ' || i.indrelid::regclass, "
                 "'a relation of that name is there, and is no index') AS in_the_way, "
-                "coalesce(i.indisvalid, false) AS valid, "
-                f"({statements.index_facts(self.name, oid)}) AS facts, "
+                f"coalesce(i.indisvalid, false) AS valid, {statements.INDEX_FACTS} AS facts, "
                 "(SELECT conname FROM pg_constraint WHERE conindid = c.oid AND contype IN ('p', 'u', 'x')) "
                 "AS constraint_name, "
                 "(SELECT string_agg(conname || ' of ' || conrelid::regclass, ', ') FROM pg_constraint "
@@ -312,7 +315,7 @@ class ConcurrentIndex(MigrateOperation):
                 "LEFT JOIN pg_class AS c ON c.relname = :name AND c.relnamespace = n.oid "
                 "LEFT JOIN pg_index AS i ON i.indexrelid = c.oid "
                 "LEFT JOIN pg_class AS aside ON aside.relname = :aside AND aside.relnamespace = n.oid "
-                f"WHERE t.oid = {oid}"
+                f"WHERE t.oid = {statements.regclass(self.table)}"
             ),
             {"name": self.name, "aside": statements.aside(self.name)},
         ).one()

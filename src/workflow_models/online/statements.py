@@ -177,11 +177,16 @@ BEGIN
 END;"""
 
 
+# Of a row of pg_index: unique, checked at once, and the text behind the name.
+INDEX_FACTS = (
+    "concat_ws(' ', i.indisunique, i.indimmediate, substring(pg_get_indexdef(i.indexrelid) FROM ' USING .*'))"
+)
+
+
 def index_facts(name: str, oid: str) -> str:
-    """Query what an index on a table is: unique, checked at once, and its text behind the name."""
+    """Query what an index on a table is."""
     return (
-        "SELECT concat_ws(' ', i.indisunique, i.indimmediate, substring(pg_get_indexdef(i.indexrelid) FROM ' USING .*')) "
-        "FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
+        f"SELECT {INDEX_FACTS} FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
         f"WHERE i.indrelid = {oid} AND c.relname = {literal(name)}"
     )
 
@@ -461,20 +466,22 @@ END IF;""",
     return [adding, validating]
 
 
-# For each kind: an expression for its OID or NULL, and its catalog with the columns that GRANT fills.
+# For each kind: what gives the OID of a name or NULL, and its catalog with the columns that GRANT fills.
 _GRANTABLE = {
-    "TABLE": ("to_regclass({name})::oid", "pg_class", "relacl", "relowner", "r"),
-    "SEQUENCE": ("to_regclass({name})::oid", "pg_class", "relacl", "relowner", "s"),
-    "FUNCTION": ("to_regprocedure({name})::oid", "pg_proc", "proacl", "proowner", "f"),
-    "SCHEMA": ("to_regnamespace({name})::oid", "pg_namespace", "nspacl", "nspowner", "n"),
+    "TABLE": ("to_regclass", "pg_class", "relacl", "relowner", "r"),
+    "SEQUENCE": ("to_regclass", "pg_class", "relacl", "relowner", "s"),
+    "FUNCTION": ("to_regprocedure", "pg_proc", "proacl", "proowner", "f"),
+    "SCHEMA": ("to_regnamespace", "pg_namespace", "nspacl", "nspowner", "n"),
 }
 
 
-def privileges(kind: str, name: str, granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]]) -> str:
-    """Give each of these roles exactly these privileges on an object, and PUBLIC none.
+def privileges(
+    kind: str, names: Iterable[str], granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]]
+) -> str:
+    """Give each of these roles exactly these privileges on objects, and PUBLIC none.
 
-    Roles that do not exist are passed over, roles that are not named are left alone. In one statement,
-    so that nobody is without a privilege in between.
+    Objects and roles that do not exist are passed over, roles that are not named are left alone. In one
+    statement, so that nobody is without a privilege in between.
     """
     wanted = [
         (role, privilege, column)
@@ -489,47 +496,47 @@ def privileges(kind: str, name: str, granted: Mapping[str, Iterable[str | tuple[
     )
     values = f"VALUES {rows}" if rows else "SELECT NULL::text, NULL::text, NULL::text WHERE false"
     roles = ", ".join(literal(role) for role in granted)
-    oid, catalog, acl, owner, default = _GRANTABLE[kind]
-    relations = (
+    objects = ", ".join(literal(_name_of(kind, name)) for name in names)
+    to_oid, catalog, acl, owner, default = _GRANTABLE[kind]
+    of_columns = (
         ""
         if kind != "TABLE"
         else """
             UNION
-            SELECT role.name, acl.privilege_type, a.attname::text, acl.is_grantable
-            FROM pg_attribute AS a CROSS JOIN aclexplode(a.attacl) AS acl JOIN role ON role.oid = acl.grantee
-            WHERE a.attrelid = target AND NOT a.attisdropped"""
+            SELECT object.name, role.name, acl.privilege_type, a.attname::text, acl.is_grantable
+            FROM object JOIN pg_attribute AS a ON a.attrelid = object.oid AND NOT a.attisdropped
+            CROSS JOIN aclexplode(a.attacl) AS acl JOIN role ON role.oid = acl.grantee"""
     )
 
     def each(verb: str, direction: str, minuend: str, subtrahend: str) -> str:
         return f"""
 FOR entry IN
-    WITH role (oid, name) AS (
+    WITH object (oid, name) AS (
+        SELECT {to_oid}(name)::oid, name FROM unnest(ARRAY[{objects}]) AS name WHERE {to_oid}(name) IS NOT NULL
+    ), role (oid, name) AS (
         SELECT oid, rolname::text FROM pg_roles WHERE rolname IN ({roles})
         UNION ALL SELECT 0, 'public'
     ), wanted AS (
-        SELECT w.*, false FROM ({values}) AS w (grantee, privilege, attname) JOIN role ON role.name = w.grantee
+        SELECT object.name, w.*, false
+        FROM object CROSS JOIN ({values}) AS w (grantee, privilege, attname) JOIN role ON role.name = w.grantee
     ), found AS (
-            SELECT role.name, acl.privilege_type, NULL::text, acl.is_grantable
-            FROM {catalog} AS c CROSS JOIN aclexplode(coalesce(c.{acl}, acldefault('{default}', c.{owner}))) AS acl
-            JOIN role ON role.oid = acl.grantee
-            WHERE c.oid = target{relations}
+            SELECT object.name, role.name, acl.privilege_type, NULL::text, acl.is_grantable
+            FROM object JOIN {catalog} AS c ON c.oid = object.oid
+            CROSS JOIN aclexplode(coalesce(c.{acl}, acldefault('{default}', c.{owner}))) AS acl
+            JOIN role ON role.oid = acl.grantee{of_columns}
     )
-    SELECT d.grantee, d.privilege, d.attname
-    FROM (SELECT * FROM {minuend} EXCEPT SELECT * FROM {subtrahend}) AS d (grantee, privilege, attname, grantable)
+    SELECT d.object, d.grantee, d.privilege, d.attname
+    FROM (SELECT * FROM {minuend} EXCEPT SELECT * FROM {subtrahend})
+        AS d (object, grantee, privilege, attname, grantable)
 LOOP
-    EXECUTE format({literal(f"{verb} %s%s ON {kind} {_name_of(kind, name)} {direction} %s")}, entry.privilege,
-        coalesce(' (' || quote_ident(entry.attname) || ')', ''),
+    EXECUTE format('{verb} %s%s ON {kind} %s {direction} %s', entry.privilege,
+        coalesce(' (' || quote_ident(entry.attname) || ')', ''), entry.object,
         CASE entry.grantee WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(entry.grantee) END);
 END LOOP;"""
 
     # REVOKE first: of a whole table's privilege it takes the columns' along.
-    body = f"""
-IF target IS NULL THEN
-    RETURN;
-END IF;{each("REVOKE", "FROM", "found", "wanted")}{each("GRANT", "TO", "wanted", "found")}"""
-    return _block(
-        body, declare=f"entry record;\n    target oid := {oid.format(name=literal(_name_of(kind, name)))};"
-    )
+    body = each("REVOKE", "FROM", "found", "wanted") + each("GRANT", "TO", "wanted", "found")
+    return _block(body, declare="entry record;")
 
 
 def _name_of(kind: str, name: str) -> str:
