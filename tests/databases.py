@@ -154,6 +154,10 @@ class Templates:
             except BaseException:
                 self._drop(database.name)
                 raise
+            # A clone would wait for its connections to be gone, 100 ms at a time.
+            connected = "SELECT FROM pg_stat_activity WHERE datname = %s"
+            while self._maintenance.execute(connected, [database.name]).rowcount:
+                pass
             self._built[name] = database.name
         return self._built[name]
 
