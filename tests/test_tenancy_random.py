@@ -5,22 +5,40 @@ transactions, each of which is committed, rolled back or ended by an exception; 
 and, with asyncio, cancelled tasks come in between. What is read names its organization, and what is written
 carries that of its writer, so that the rows themselves tell of a leak.
 
+Each operation is a statement. In tasks they go through the session one by one; in threads those that no
+savepoint stands around go to its connection several at once.
+
 A check that finds nothing has to be one that could: sessions written by hand, as is often seen, are caught.
 """
 
 import asyncio
+import itertools
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, bindparam, create_engine, event, func, make_url, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    ExceptionContext,
+    TextClause,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction
@@ -78,6 +96,10 @@ class StoppedError(Exception):
     """Ends a transaction, as a bug in a service would."""
 
 
+class KilledError(Exception):
+    """The connection is gone, as the driver said."""
+
+
 @dataclass
 class World:
     """A database with organizations, their people, workflows and logs; and what was done in it."""
@@ -106,25 +128,36 @@ class World:
         parameters = {"id": chance.randint(1, self.logs), "writer": str(tenant.organization)}
         return Operation(UPDATE, parameters, is_foreign="user" in tenant.options)
 
-    def perform(self, session: Session, tenant: Tenant, chance: random.Random, disturb: Disturb) -> None:
-        """Run some transactions in a session."""
+    def perform(
+        self, session: Session, tenant: Tenant, chance: random.Random, disturb: Disturb,
+        *, at_once: bool = False,
+    ) -> None:  # fmt: skip
+        """Run some transactions in a session; `at_once`: what the driver can run alone goes to it so."""
         for _ in range(chance.randint(1, 3)):
             info = session.connection().info
             self.done["handed over"] += info.get("tenant") not in (None, tenant)
             info["tenant"] = tenant
-            for _ in range(chance.randint(1, 30)):
-                disturb()
-                self._execute(session, tenant, self.operation(tenant, chance), chance)
+            operations = [self.operation(tenant, chance) for _ in range(chance.randint(1, 30))]
             if chance.random() < 0.3:
-                self._execute(session, tenant, self.update(tenant, chance), chance)
+                operations.append(self.update(tenant, chance))
+            steps = [(each, each.is_foreign or chance.random() < 0.02) for each in operations]
+            for is_plain, group in itertools.groupby(steps, is_for_the_driver):
+                if at_once and is_plain:
+                    self._execute_at_once(session, tenant, [operation for operation, _ in group], disturb)
+                    continue
+                for operation, has_savepoint in group:
+                    disturb()
+                    self._execute(session, tenant, operation, has_savepoint=has_savepoint)
             end = chance.choice((session.commit, session.commit, session.rollback, None))
             if end is None:
                 raise StoppedError
             end()
 
-    def _execute(self, session: Session, tenant: Tenant, operation: Operation, chance: random.Random) -> None:
+    def _execute(
+        self, session: Session, tenant: Tenant, operation: Operation, *, has_savepoint: bool
+    ) -> None:
         self.done["operations"] += 1
-        if operation.is_foreign or chance.random() < 0.02:
+        if has_savepoint:
             try:
                 with session.begin_nested():
                     found = session.scalars(operation.statement, operation.parameters).all()
@@ -135,6 +168,29 @@ class World:
                 return
         else:
             found = session.scalars(operation.statement, operation.parameters).all()
+        self._look_at(found, tenant, operation)
+
+    def _execute_at_once(
+        self, session: Session, tenant: Tenant, operations: list[Operation], disturb: Disturb
+    ) -> None:
+        driver: Any = session.connection().connection.driver_connection
+        cursors = []
+        try:
+            with driver.pipeline():
+                for operation in operations:
+                    disturb()
+                    cursors.append(driver.execute(in_psycopg(operation.statement), operation.parameters))
+        except psycopg.OperationalError as error:
+            # Without one it is the driver that misses the server.
+            if error.sqlstate not in (None, psycopg.errors.AdminShutdown.sqlstate):
+                raise
+            session.invalidate()
+            raise KilledError from error
+        self.done["operations"] += len(operations)
+        for operation, cursor in zip(operations, cursors, strict=True):
+            self._look_at([organization for (organization,) in cursor], tenant, operation)
+
+    def _look_at(self, found: Sequence[UUID], tenant: Tenant, operation: Operation) -> None:
         self.done["rows"] += len(found)
         if any(organization != tenant.organization for organization in found):
             self.leaks.append(f"{tenant} reached {set(found)} by {operation}")
@@ -182,6 +238,21 @@ def world(templates: Templates) -> Iterator[World]:
     templates.drop(database)
 
 
+def is_for_the_driver(step: tuple[Operation, bool]) -> bool:
+    operation, has_savepoint = step
+    return isinstance(operation.statement, TextClause) and not has_savepoint
+
+
+@cache
+def in_psycopg(statement: TextClause) -> str:
+    return str(statement.compile(dialect=psycopg_dialect()))  # type: ignore[no-untyped-call]
+
+
+def keep_the_others(context: ExceptionContext) -> None:
+    """Where one connection was killed the pool would close all, which are to change hands as they are."""
+    context.invalidate_pool_on_disconnect = False
+
+
 def in_threads(
     world: World, engine: Engine, open_session: Callable[[Tenant], Session], operations: int,
     *, are_errors_expected: bool = False,
@@ -191,17 +262,19 @@ def in_threads(
     def work(number: int) -> None:
         chance = random.Random(f"{SEED} {number}")
         with world.database.connect(world.database.superuser) as superuser:
+            disturb = partial(world.kill_somebody, superuser, chance)
             while not world.leaks and world.done["operations"] < operations:
                 tenant = chance.choice(world.tenants)
                 try:
                     with open_session(tenant) as session:
-                        world.perform(session, tenant, chance, lambda: world.kill_somebody(superuser, chance))
-                except (StoppedError, UnreachableDatabaseError):
+                        world.perform(session, tenant, chance, disturb, at_once=True)
+                except (StoppedError, KilledError, UnreachableDatabaseError):
                     pass
-                except DBAPIError as error:
-                    if not (error.connection_invalidated or are_errors_expected):
+                except (DBAPIError, psycopg.Error) as error:
+                    if not (getattr(error, "connection_invalidated", False) or are_errors_expected):
                         raise
 
+    event.listen(engine, "handle_error", keep_the_others)
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for done in [pool.submit(work, number) for number in range(AT_ONCE)]:
@@ -214,6 +287,7 @@ async def in_tasks(world: World, driver: str, operations: int) -> None:
     """The same in tasks of one event loop, where they are cancelled too."""
     url = make_url(world.database.url("authenticator")).set(drivername=driver)
     engine = create_async_engine(url, **POOL)
+    event.listen(engine.sync_engine, "handle_error", keep_the_others)
     loop = asyncio.get_running_loop()
 
     async def work(number: int, superuser: psycopg.Connection[Any]) -> None:
