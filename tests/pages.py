@@ -125,6 +125,8 @@ class Reader:
 
     database: Database
     folder: Path
+    # Where programs stand that take the place of those of the same name.
+    programs: Path
 
     def parsers(self) -> Sequence[Parser]:
         """What finds the blocks of a page that are run here, and runs them."""
@@ -171,7 +173,12 @@ class Reader:
         session = self.folder / "session"
         session.touch()
         _, binaries = servers.choose()
-        path = [Path(sys.executable).parent, *([binaries] if binaries else []), os.environ["PATH"]]
+        path = [
+            self.programs,
+            Path(sys.executable).parent,
+            *([binaries] if binaries else []),
+            os.environ["PATH"],
+        ]
         done = subprocess.run(
             ["bash", "-c", SCRIPT.format(commands="\n".join(commands))],
             cwd=self.folder,

@@ -7,7 +7,6 @@ import runpy
 import shlex
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from sqlalchemy import Engine
 from sybil import Sybil
 
 from tests.application.states import REVISIONS, at
+from tests.command import stand_ins
 from tests.databases import Database
 from tests.pages import (
     AFTER,
@@ -56,10 +56,19 @@ OF_A_SERVICE = ("docs/beside.md",)
 each_page = pytest.mark.parametrize("page", PAGES, ids=title)
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Those that the pages call, in a folder."""
+    folder = tmp_path_factory.mktemp("programs")
+    with stand_ins(folder, "alembic", "workflow-models"):
+        yield folder
+
+
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path, programs: Path) -> Path:
     """What the commands of a page need of one."""
-    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/bin").symlink_to(programs)
     for name in ("Makefile", "alembic", "alembic.ini", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
@@ -79,9 +88,10 @@ def database(page: Path, clone: Clone) -> Iterator[Database]:
 
 @each_page
 def test_every_block_runs_as_written(
-    page: Path, database: Database, checkout: Path, service: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reader = Reader(database, service if title(page) in OF_A_SERVICE else checkout)
+    page: Path, database: Database, checkout: Path, service: Path, programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    reader = Reader(database, service if title(page) in OF_A_SERVICE else checkout, programs)
     monkeypatch.setenv("DATABASE_URL", reader.url)
     monkeypatch.setenv("SERVICE_DATABASE_URL", database.url("app_service", "…"))
 
