@@ -1,6 +1,7 @@
 """A model is changed, and the next revision made of it, in a checkout of one's own."""
 
 import ast
+import importlib
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from alembic.script import Script
 
 from tests.application.states import REVISIONS
 from tests.catalog import Snapshot, snapshot
+from tests.command import forked
 from tests.databases import Database, Templates
 
 PROJECT = Path(__file__).parents[1]
@@ -83,24 +85,14 @@ class Checkout:
 
     def alembic(self, *arguments: str) -> str:
         """What the command prints, once it has succeeded."""
-        done = self.run("alembic", *arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = forked(_alembic_in, self.folder, list(arguments), env={"DATABASE_URL": self.database.url()})
+        assert done.status == 0, done.stdout + done.stderr
         return done.stdout
 
-    def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MIGRATION_")}
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=self.folder,
-            env={
-                **environment,
-                "DATABASE_URL": self.database.url(),
-                "PYTHONPATH": str(self.folder / "src"),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def lint(self, revision: str | Path) -> None:
+        ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", revision]
+        done = subprocess.run(ruff, cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
 
     def new_revision(self, *arguments: str) -> Path:
         """The one file that `alembic revision` adds."""
@@ -113,6 +105,16 @@ class Checkout:
     def schema(self) -> Snapshot:
         with self.database.connect(self.database.superuser) as connection:
             return snapshot(connection)
+
+
+def _alembic_in(folder: Path, arguments: list[str]) -> None:
+    # Alembic imports our package, and is to import the checkout's.
+    for module in list(sys.modules):
+        if module.partition(".")[0] in ("alembic", "workflow_models"):
+            del sys.modules[module]
+    sys.path.insert(0, str(folder / "src"))
+    os.chdir(folder)
+    importlib.import_module("alembic.config").main(arguments, prog="alembic")
 
 
 def copied(source: Path, target: Path) -> Path:
@@ -159,9 +161,7 @@ def test_a_new_column_and_its_index_become_the_next_revision(folder_with_priorit
 
 
 def test_the_linter_leaves_a_new_revision_as_it_is(with_priority: Checkout) -> None:
-    done = with_priority.run("ruff", "check", "--no-cache", ADD_PRIORITY)
-
-    assert done.returncode == 0, done.stdout
+    with_priority.lint(ADD_PRIORITY)
 
 
 def test_a_new_revision_goes_up_checks_clean_and_goes_down(with_priority: Checkout) -> None:
@@ -208,8 +208,7 @@ def test_the_types_of_the_models_become_those_of_the_database(checkout: Checkout
     assert "sa.Column('outcome', sa.Text(), nullable=True)" in upgrade
     assert "postgresql.JSONB(" in upgrade
     assert imported_by(made) == {"alembic", "sqlalchemy"}
-    linted = checkout.run("ruff", "check", "--no-cache", str(made))
-    assert linted.returncode == 0, linted.stdout
+    checkout.lint(made)
     checkout.alembic("upgrade", "head")
     checkout.alembic("check")
 
