@@ -20,18 +20,19 @@ class Waiting:
     def send(self, statement: str, parameters: dict[str, object] | None = None) -> None:
         self._result = self._thread.submit(self._connection.execute, statement.encode(), parameters)
 
-    def until_blocked_by(self, other: psycopg.Connection[Any]) -> None:
-        """Return once the statement waits for `other`.
+    def until_blocked_by(self, other: psycopg.Connection[Any] | int) -> None:
+        """Return once the statement waits for `other`: a connection, or a process id.
 
         :raises AssertionError: when it ended without waiting.
         """
         assert self._result
+        pid = other if isinstance(other, int) else other.info.backend_pid
         with self._database.connect(self._database.superuser) as observer:
             while not self._result.done():
                 pids = observer.execute(
                     "SELECT pg_blocking_pids(%s)", [self._connection.info.backend_pid]
                 ).fetchone()
-                if pids and other.info.backend_pid in pids[0]:
+                if pids and pid in pids[0]:
                     return
         raise AssertionError(f"did not wait: {self._result.exception() or 'it succeeded'}")
 
