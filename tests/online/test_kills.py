@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, event
 
@@ -61,6 +62,11 @@ def ends(database: Database) -> Any:
         return snapshot(connection), rows(connection)
 
 
+def until_gone(observer: psycopg.Connection[Any], pid: int) -> None:
+    while observer.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).rowcount:
+        pass
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_after_a_killed_process_the_next_run_ends_as_an_undisturbed_one(
     clone: Callable[[str], Database], undisturbed: tuple[int, Any], place: float
@@ -87,8 +93,10 @@ def test_after_a_killed_backend_the_next_run_ends_as_an_undisturbed_one(
         nonlocal left
         left -= 1
         if left == -1:
-            pid = connection.connection.driver_connection.info.backend_pid
-            database.execute(f"SELECT pg_terminate_backend({pid}, 5000)", user=database.superuser)
+            with database.connect(database.superuser) as killer:
+                pid = connection.connection.driver_connection.info.backend_pid
+                killer.execute("SELECT pg_terminate_backend(%s)", [pid])
+                until_gone(killer, pid)
 
     with each_statement(kill), pytest.raises(MigrationError):
         migrations.upgrade(database.url())
@@ -112,12 +120,11 @@ def test_a_run_whose_lock_is_lost_ends_before_another_one_works_beside_it(
             with database.connect(database.superuser) as watcher:
                 worker = connection.connection.driver_connection.info.backend_pid
                 ended = watcher.execute(
-                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' "
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
                     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
                 ).fetchall()
                 assert ended == [(True,)]
-                while watcher.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [worker]).rowcount:
-                    pass
+                until_gone(watcher, worker)
 
     with (
         each_statement(end_the_lock),
