@@ -23,8 +23,10 @@ PROJECT = Path(__file__).parents[1]
 _OF_THE_SHELL = ("DATABASE_URL", "MIGRATION_", "WORKFLOW_MODELS_")
 
 # Most of a short command's time goes into its imports: it is forked from a process that has them.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["workflow_models.migrations", "workflow_models.ddl.plugin", __name__])
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([
+    "workflow_models.migrations", "workflow_models.ddl.plugin", "pytest", "tests.application.states", __name__
+])  # fmt: skip
 
 # A program that hands on how it was called, and ends as what was run in its place.
 _STAND_IN = """\
@@ -71,7 +73,7 @@ def forked(run: Callable[..., object], *arguments: Any, env: Mapping[str, str] |
     """Run a function of a module in a process of its own, as `start` runs Python."""
     with TemporaryDirectory() as folder:
         streams = [Path(folder, "stdout"), Path(folder, "stderr")]
-        process = _FORKS.Process(target=_run, args=(run, arguments, _environment(env or {}), streams))
+        process = FORKS.Process(target=_run, args=(run, arguments, _environment(env or {}), streams))
         process.start()
         process.join()
         status = process.exitcode
@@ -105,7 +107,7 @@ class _Fork(BaseRequestHandler):
         _, descriptors, _, _ = socket.recv_fds(self.request, 1, 3)
         call = json.load(self.request.makefile())
         streams = [Connection(descriptor) for descriptor in descriptors]
-        process = _FORKS.Process(target=_run_script, args=(*call, streams))
+        process = FORKS.Process(target=_run_script, args=(*call, streams))
         process.start()
         # Whoever reads what it prints waits until all have closed it.
         for stream in streams:

@@ -1,9 +1,10 @@
 """The on-demand server: shared, bound to its users, and up again after whatever kills it.
 
 Each test has a folder of its own. Those that need several users start processes, which use the server until
-their standard input ends.
+they are let go.
 """
 
+import atexit
 import contextlib
 import os
 import pwd
@@ -14,28 +15,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import psycopg
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
 
+from tests.command import FORKS
 from workflow_models import embedded
 from workflow_models.embedded import EmbeddedServerError
 from workflow_models.testing.cluster import roomy
 
 pytestmark = pytest.mark.skipif(not embedded.installed(), reason="needs the `embedded` extra")
-
-USE = """
-import sys
-from pathlib import Path
-from workflow_models import embedded
-print(embedded.url(Path(sys.argv[1])), flush=True)
-sys.stdin.read()
-"""
 
 
 @contextlib.contextmanager
@@ -46,10 +42,10 @@ def a_folder() -> Iterator[Path]:
         Path(made).chmod(0o755)
         yield Path(made) / "postgresql"
         # The postmaster's fast way to end, and its children's leave: killed, they leave shared memory behind.
-        for process in processes_in(Path(made)):
+        for process in (processes := processes_in(Path(made))):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGINT)
-        wait_until(lambda: not processes_in(Path(made)))
+        wait_until(lambda: not any(alive(process) for process in processes))
         for server in embedded._servers.values():
             shutil.rmtree(server._short_folder())
         embedded._servers.clear()
@@ -66,8 +62,7 @@ def folder() -> Iterator[Path]:
 def left_behind() -> Iterator[Path]:
     """What the last user of a server leaves."""
     with a_folder() as folder:
-        with user(folder):
-            pass
+        use_once(folder)
         yield folder
 
 
@@ -89,15 +84,72 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
+class User:
+    """Another process that uses the server, forked from one that has the imports."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self._pipe, theirs = FORKS.Pipe()
+        self._process = FORKS.Process(target=_use, args=(folder, theirs, environment))
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def url(self) -> str:
+        """What it got, once it has."""
+        url = self._pipe.recv()
+        assert isinstance(url, str)
+        return url
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def leave(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def _use(folder: Path, pipe: Connection, environment: dict[str, str]) -> None:
+    warnings.simplefilter("error")
+    os.environ.update(environment)
+    pipe.send(embedded.url(folder))
+    with contextlib.suppress(EOFError):
+        pipe.recv()
+    # As an interpreter does that ends, which a fork is not.
+    atexit._run_exitfuncs()
+
+
+def use_once(folder: Path) -> None:
+    with User(folder) as user:
+        user.url()
+
+
 @contextlib.contextmanager
-def user(folder: Path, **options: Any) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Another process that uses the server, and the URL that it got."""
+def interpreter(
+    folder: Path, environment: Mapping[str, str] = os.environ, account: pwd.struct_passwd | None = None
+) -> Iterator[str]:
+    """The URL that Python got, started to use the server; it goes when its standard input ends."""
+    # Root's Python may lie where nobody else may look: everything is imported before it turns into a user.
+    become = f"os.setgroups([]); os.setgid({account.pw_gid}); os.setuid({account.pw_uid})" if account else ""
+    program = f"""
+import os, psutil, psycopg, sys
+from pathlib import Path
+from workflow_models import embedded
+{become}
+print(embedded.url(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", USE, str(folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options,
+        [sys.executable, "-W", "error", "-c", program, folder],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     ) as process:  # fmt: skip
         assert process.stdout
-        yield process, process.stdout.readline().strip()
+        yield process.stdout.readline().strip()
 
 
 def ask(url: str, query: str) -> Any:
@@ -146,39 +198,33 @@ def test_the_same_url_again_keeps_server_and_data(used: Path) -> None:
 
 
 def test_users_share_it_and_the_last_one_stops_it(used: Path) -> None:
-    with user(used) as (one, url):
-        with user(used) as (_, same):
-            assert same == url
-            running = postmaster(used)
-            assert one.communicate()[0] == ""
-            assert running.is_running()
-            assert ask(url, "SELECT 1") == 1
-        assert not alive(running)
+    one = User(used)
+    url = one.url()
+    with interpreter(used) as same:
+        assert same == url
+        running = postmaster(used)
+        one.leave()
+        assert running.is_running()
+        assert ask(url, "SELECT 1") == 1
+    assert not alive(running)
 
 
 def test_many_at_once_make_one_server(folder: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        started = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-W", "error", "-c", USE, str(folder)],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                )
-            )
-            for _ in range(5)
-        ]  # fmt: skip
-        urls = {process.stdout.readline() for process in started if process.stdout}
-        assert len(urls) == 1
-        running = postmaster(folder)
+    users = [User(folder) for _ in range(5)]
+    assert len({user.url() for user in users}) == 1
+    running = postmaster(folder)
+    for user in users:
+        user.leave()
     assert not alive(running)
 
 
 def test_a_killed_user_counts_no_longer(used: Path) -> None:
-    with user(used) as (killed, _):
-        running = postmaster(used)
-        killed.kill()
-        killed.wait()
-    with user(used):
+    killed = User(used)
+    killed.url()
+    running = postmaster(used)
+    killed.kill()
+    with User(used) as user:
+        user.url()
         assert postmaster(used) == running
     assert not alive(running)
 
@@ -202,8 +248,8 @@ def test_a_killed_server_comes_back_with_its_data(used: Path) -> None:
 
 @pytest.mark.parametrize("crashed", [False, True])
 def test_a_stale_file_that_names_a_living_process_is_no_server(used: Path, crashed: bool) -> None:
-    with user(used) as (_, url):
-        ask(url, "CREATE TABLE things ()")
+    with User(used) as user:
+        ask(user.url(), "CREATE TABLE things ()")
         stale = (used / "data" / "postmaster.pid").read_text().splitlines(keepends=True)
         if crashed:
             for process in processes_in(used):
@@ -227,18 +273,16 @@ def test_a_lost_socket_is_made_again(used: Path) -> None:
 
 
 def test_a_first_start_that_was_killed_is_done_again(folder: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", USE, str(folder)], stdin=subprocess.PIPE)
-    with process:
-        wait_until(lambda: (folder / "data.new" / "base").exists())
-        process.kill()
+    user = User(folder)
+    wait_until(lambda: (folder / "data.new" / "base").exists())
+    user.kill()
 
     assert ask(embedded.url(folder), "SELECT 1") == 1
     assert not (folder / "data.new").exists()
 
 
 def test_data_of_another_version_is_refused_and_left_alone(used: Path) -> None:
-    with user(used):
-        pass
+    use_once(used)
     (used / "data" / "PG_VERSION").write_text("16\n")
 
     with pytest.raises(EmbeddedServerError) as refused:
@@ -273,9 +317,8 @@ def test_any_path_will_do(folder: Path, name: str) -> None:
 
 
 def test_settings_for_other_servers_do_not_reach_it(used: Path) -> None:
-    environment = os.environ | {"PGPORT": "1", "PGHOST": "elsewhere", "PGDATA": "/nowhere", "PGUSER": "eve"}
-    with user(used, env=environment) as (_, url):
-        assert ask(url, "SELECT current_user::text") == "postgres"
+    with User(used, PGPORT="1", PGHOST="elsewhere", PGDATA="/nowhere", PGUSER="eve") as user:
+        assert ask(user.url(), "SELECT current_user::text") == "postgres"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
@@ -285,23 +328,10 @@ def test_an_ordinary_user_needs_no_runtime_folder_and_no_home(folder: Path) -> N
     assert bin_dir
     if embedded.reachable(bin_dir, nobody, folder.with_name("copy")) != bin_dir:
         pytest.skip("the checkout is in a closed home")
-    # Root's Python may lie where nobody else may look: everything is imported before it turns into a user.
-    become = """
-import os, psutil, psycopg, sys
-from workflow_models import embedded
-os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[3]))
-"""
     folder.mkdir()
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("XDG")} | {"HOME": "/nonexistent"}
-    with subprocess.Popen(
-        [
-            sys.executable, "-W", "error", "-c", become + USE,
-            str(folder / "data"), str(nobody.pw_gid), str(nobody.pw_uid),
-        ], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    ) as process:  # fmt: skip
-        assert process.stdout
-        url = process.stdout.readline().strip()
+    with interpreter(folder / "data", environment, nobody) as url:
         assert ask(url, "SELECT 1") == 1
         running = postmaster(folder / "data")
         assert running.uids().real == nobody.pw_uid
