@@ -19,7 +19,7 @@ from sqlalchemy import NullPool, create_engine, make_url
 from tests.application.states import REVISIONS
 from tests.catalog import Snapshot, snapshot
 from tests.command import Ran, forked
-from tests.databases import Database
+from tests.databases import Database, template
 from tests.online.test_script import run as run_script
 from workflow_models import migrations
 from workflow_models.online import MigrationError
@@ -133,10 +133,10 @@ each_stock = pytest.mark.parametrize(
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Projects as `alembic init` makes them, in a folder each, with a model and the metadata of it."""
     folder = tmp_path_factory.mktemp("stock")
-    for template in dict(DRIVERS):
-        project = folder / template
+    for kind in dict(DRIVERS):
+        project = folder / kind
         project.mkdir()
-        Service(project, None).done("init", "--template", template, "alembic")  # type: ignore[arg-type]
+        Service(project, None).done("init", "--template", kind, "alembic")  # type: ignore[arg-type]
         (project / "models.py").write_text(MODELS)
     return folder
 
@@ -511,7 +511,7 @@ def test_upgrade_within_a_revision_leaves_its_operations_as_they_were(
 
 
 def test_upgrade_behind_a_lock_of_the_services_own_transaction_says_who_holds_it(
-    upgraded: Database, project: Projects
+    upgraded: Database,
 ) -> None:
     """It cannot be waited for: it is the caller's."""
     migrations.downgrade(upgraded.url(), "wf0005_index_by_organization")
@@ -527,6 +527,12 @@ def test_upgrade_behind_a_lock_of_the_services_own_transaction_says_who_holds_it
 # Autogenerate.
 
 
+@template("organizations_of_its_own")
+def organizations_of_its_own(database: Database) -> None:
+    database.execute("CREATE TABLE organizations (id uuid PRIMARY KEY, name text NOT NULL)")
+    migrations.upgrade(database.url())
+
+
 @pytest.mark.parametrize(
     ("metadata", "filters"),
     [
@@ -535,16 +541,15 @@ def test_upgrade_behind_a_lock_of_the_services_own_transaction_says_who_holds_it
         ("[models.Base.metadata, ours]", "both"),
     ],
 )
-@pytest.mark.parametrize("state", ["stand-ins", "organizations of its own"])
+@pytest.mark.parametrize("state", ["stand-ins", "organizations_of_its_own"])
 def test_a_services_autogenerate_comes_out_empty(
-    empty: Database, project: Projects, state: str, metadata: str, filters: str
+    clone: Clone, project: Projects, state: str, metadata: str, filters: str
 ) -> None:
-    service = project(empty, guest=False)
+    database = clone("upgraded" if state == "stand-ins" else state)
+    service = project(database, guest=False)
     if state != "stand-ins":
         (service.folder / "models.py").write_text(MODELS + ORGANIZATION)
-        empty.execute("CREATE TABLE organizations (id uuid PRIMARY KEY, name text NOT NULL)")
-    migrations.upgrade(empty.url())
-    empty.execute(
+    database.execute(
         """
         CREATE TABLE reports (
             id serial PRIMARY KEY, workflow_id uuid NOT NULL REFERENCES workflow_definitions (id)
