@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 
-from tests.command import alembic, forked, start
+from tests.command import FORKS, alembic, forked
 from tests.databases import Database
 from tests.online.library import Chain, Migrator, revisions
 from tests.online.pooler import SIZE, pooler
@@ -143,9 +143,11 @@ def test_after_a_process_was_killed_in_a_concurrent_build_the_next_run_ends_as_a
     database.execute("DROP INDEX idx_workflow_execution_logs_organization_id")
     with database.connect(autocommit=False) as writer:
         writer.execute("LOCK TABLE workflow_execution_logs IN ROW EXCLUSIVE MODE")
-        with start("-m", "alembic", "upgrade", "head", env={"DATABASE_URL": pooled.url()}) as process:
-            orphan = until(database, BUILDING)
-            process.kill()
+        process = FORKS.Process(target=migrations.upgrade, args=[pooled.url()])
+        process.start()
+        orphan = until(database, BUILDING)
+        process.kill()
+        process.join()
         migrator = Migrator(database, lambda: migrations.upgrade(pooled.url()))
         # Nobody tells a backend outside of a transaction that its client has gone: it builds on.
         until(database, f"SELECT pid FROM pg_stat_activity WHERE {orphan} = ANY (pg_blocking_pids(pid))")
