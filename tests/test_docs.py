@@ -86,7 +86,7 @@ def database(page: Path, clone: Clone) -> Iterator[Database]:
     database.execute("DROP ROLE IF EXISTS app_service", user=database.superuser)
 
 
-@each_page
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=title)
 def test_every_block_runs_as_written(
     page: Path, database: Database, checkout: Path, service: Path, programs: Path,
     monkeypatch: pytest.MonkeyPatch,
