@@ -42,19 +42,23 @@ CHECKS = {
 }
 
 
+@dataclass(frozen=True)
+class Found:
+    """What there is in a database: of ours, of the application's, and the rows of both tables."""
+
+    schema: Snapshot
+    foreign: Snapshot
+    rows: Rows
+
+
+def found(database: Database) -> Found:
+    with database.connect(database.superuser) as connection:
+        return Found(snapshot(connection), foreign_snapshot(connection), rows(connection))
+
+
 def schema(database: Database) -> Snapshot:
     with database.connect(database.superuser) as connection:
         return snapshot(connection)
-
-
-def foreign(database: Database) -> Snapshot:
-    with database.connect(database.superuser) as connection:
-        return foreign_snapshot(connection)
-
-
-def kept(database: Database) -> Rows:
-    with database.connect(database.superuser) as connection:
-        return rows(connection)
 
 
 def misplaced(database: Database) -> list[tuple[object, ...]]:
@@ -76,8 +80,8 @@ class Adoption:
     """A database before and after its upgrade."""
 
     database: Database
-    foreign_before: Snapshot
-    rows_before: Rows
+    before: Found
+    after: Found
 
 
 @pytest.fixture(scope="module", params=[*STATES, *BY_HAND], ids=str)
@@ -88,13 +92,13 @@ def adoption(request: pytest.FixtureRequest, templates: Templates) -> Iterator[A
     try:
         if isinstance(state, ByHand):
             state.apply(database)
-        before = foreign(database), kept(database)
+        before = found(database)
         if isinstance(state, ByHand):
             migrations.upgrade(database.url())
         else:
             templates.drop(database)
             database = templates.clone(f"{state}_upgraded")
-        yield Adoption(database, *before)
+        yield Adoption(database, before, found(database))
     finally:
         templates.drop(database)
 
@@ -103,13 +107,11 @@ def adoption(request: pytest.FixtureRequest, templates: Templates) -> Iterator[A
 
 
 def test_every_state_ends_in_the_same_schema(adoption: Adoption, head: Snapshot) -> None:
-    assert schema(adoption.database) == head
+    assert adoption.after.schema == head
 
 
 def test_no_row_is_lost_or_altered(adoption: Adoption) -> None:
-    found = kept(adoption.database)
-
-    assert rows_like(found, adoption.rows_before) == adoption.rows_before
+    assert rows_like(adoption.after.rows, adoption.before.rows) == adoption.before.rows
 
 
 def test_every_log_ends_with_the_organization_of_its_definition(adoption: Adoption) -> None:
@@ -117,7 +119,7 @@ def test_every_log_ends_with_the_organization_of_its_definition(adoption: Adopti
 
 
 def test_what_belongs_to_the_application_stays_as_it_was(adoption: Adoption) -> None:
-    assert foreign(adoption.database) == adoption.foreign_before
+    assert adoption.after.foreign == adoption.before.foreign
 
 
 def test_check_finds_nothing(adoption: Adoption) -> None:
@@ -143,11 +145,16 @@ def test_both_tables_can_be_written_to_afterwards(adoption: Adoption) -> None:
 # Once upgraded.
 
 
-@each_state
-def test_logs_of_global_workflows_keep_no_organization(clone: Clone, state: str) -> None:
-    database = clone(f"{state}_upgraded")
+@pytest.fixture(scope="module", params=STATES)
+def ended(request: pytest.FixtureRequest, templates: Templates) -> Iterator[Database]:
+    """Each state after its upgrade; for tests that leave it as it is."""
+    database = templates.clone(f"{request.param}_upgraded")
+    yield database
+    templates.drop(database)
 
-    assert database.execute(
+
+def test_logs_of_global_workflows_keep_no_organization(ended: Database) -> None:
+    assert ended.execute(
         """
         SELECT count(*), count(l.organization_id)
         FROM workflow_execution_logs l JOIN workflow_definitions d ON d.id = l.workflow_id
@@ -156,25 +163,53 @@ def test_logs_of_global_workflows_keep_no_organization(clone: Clone, state: str)
     ) == [(80, 0)]
 
 
-@each_state
-def test_an_upgrade_again_changes_nothing(clone: Clone, state: str) -> None:
-    database = clone(f"{state}_upgraded")
-    before = schema(database), foreign(database), kept(database), versions(database)
+def test_an_upgrade_again_changes_nothing_and_takes_no_lock_that_anybody_would_notice(
+    ended: Database,
+) -> None:
+    before = found(ended), versions(ended)
 
-    migrations.upgrade(database.url())
-
-    assert (schema(database), foreign(database), kept(database), versions(database)) == before
-
-
-@each_state
-def test_an_upgrade_again_takes_no_lock_that_anybody_would_notice(clone: Clone, state: str) -> None:
-    database = clone(f"{state}_upgraded")
-
-    with database.connect(autocommit=False) as other:
+    with ended.connect(autocommit=False) as other:
         # Leaves only reading to others.
         other.execute(f"LOCK TABLE {', '.join(TABLES)} IN EXCLUSIVE MODE".encode())
 
-        migrations.upgrade(database.url(), x=IMPATIENT)
+        migrations.upgrade(ended.url(), x=IMPATIENT)
+
+    assert (found(ended), versions(ended)) == before
+
+
+def test_profiles_that_everybody_may_change_are_warned_of(
+    ended: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    migrations.upgrade(ended.url())
+
+    [warning] = {m for m in caplog.messages if "Users can update own profile" in m and "authenticated" in m}
+    assert "UPDATE" in warning
+
+
+def test_a_definition_that_moves_after_the_upgrade_takes_its_logs_along(ended: Database) -> None:
+    with ended.connect(ended.superuser, autocommit=False) as connection:
+        connection.execute("SET ROLE app_owner")
+        moved = connection.execute(
+            "UPDATE workflow_definitions SET organization_id = %s WHERE id = %s", [GLOBEX, ACME_WORKFLOW]
+        )
+        connection.execute("RESET ROLE")
+        left = misplaced_logs(connection)
+        connection.rollback()
+
+    assert (moved.rowcount, left) == (1, [])
+
+
+@pytest.mark.parametrize("x", [{}, LOSING], ids=["", "with leave to lose data"])
+def test_down_to_base_is_refused_where_the_application_needs_our_tables(
+    ended: Database, x: Mapping[str, str]
+) -> None:
+    before = found(ended), versions(ended)
+
+    with pytest.raises(MigrationError, match="workflow_report") as refused:
+        migrations.downgrade(ended.url(), "base", x=x)
+
+    assert ("workflow_execution_steps" in str(refused.value)) == ("adopted_base_only" not in ended.name)
+    assert (found(ended), versions(ended)) == before
 
 
 @each_state
@@ -209,12 +244,9 @@ def test_the_first_revision_waits_for_no_writer_where_all_is_as_it_should_be(
 
 
 def test_indexes_that_were_right_are_not_built_again(clone: Clone) -> None:
-    database = clone("phase3")
-    before = files(database)
+    # A clone keeps the OIDs and files of what it was made from.
+    before, after = files(clone("phase3")), files(clone("phase3_upgraded"))
 
-    migrations.upgrade(database.url())
-
-    after = files(database)
     right = {name for name, (definition, _, _) in before.items() if after[name][0] == definition}
     assert {name: after[name] for name in right} == {name: before[name] for name in right}
     assert right >= {
@@ -237,12 +269,8 @@ def test_the_index_of_failed_executions_finds_them_afterwards(clone: Clone) -> N
 
 
 def test_what_was_right_after_the_fix_is_not_written_again(clone: Clone) -> None:
-    database = clone("fixed")
-    before = row_versions(database)
-
-    migrations.upgrade(database.url())
-
-    assert row_versions(database) == before
+    # A clone keeps them.
+    assert row_versions(clone("fixed_upgraded")) == row_versions(clone("fixed"))
 
 
 # Down, and up again.
@@ -252,9 +280,9 @@ def test_what_was_right_after_the_fix_is_not_written_again(clone: Clone) -> None
 class RoundTrip:
     """An upgraded database, the same at its first revision, and the same upgraded again."""
 
-    before: tuple[Snapshot, Rows]
-    at_first: tuple[Snapshot, Rows]
-    after: tuple[Snapshot, Rows]
+    before: Found
+    at_first: Found
+    after: Found
     misplaced: list[tuple[object, ...]]
 
 
@@ -263,11 +291,11 @@ def round_trip(request: pytest.FixtureRequest, templates: Templates) -> Iterator
     """Each state after its upgrade, down to the first revision and up again."""
     database = templates.clone(f"{request.param}_upgraded")
     try:
-        before = foreign(database), kept(database)
+        before = found(database)
         migrations.downgrade(database.url(), "wf0001_create_workflow_tables", x=LOSING)
-        at_first = foreign(database), kept(database)
+        at_first = found(database)
         migrations.upgrade(database.url())
-        yield RoundTrip(before, at_first, (schema(database), kept(database)), misplaced(database))
+        yield RoundTrip(before, at_first, found(database), misplaced(database))
     finally:
         templates.drop(database)
 
@@ -275,7 +303,7 @@ def round_trip(request: pytest.FixtureRequest, templates: Templates) -> Iterator
 def test_down_to_the_first_revision_and_up_again_gives_the_same_schema(
     round_trip: RoundTrip, head: Snapshot
 ) -> None:
-    assert round_trip.after[0] == head
+    assert round_trip.after.schema == head
 
 
 def test_down_to_the_first_revision_and_up_again_gives_every_log_its_organization(
@@ -285,64 +313,42 @@ def test_down_to_the_first_revision_and_up_again_gives_every_log_its_organizatio
 
 
 def test_down_to_the_first_revision_loses_only_the_later_columns(round_trip: RoundTrip) -> None:
-    left = round_trip.at_first[1]
+    left = round_trip.at_first.rows
 
-    assert left == rows_like(round_trip.before[1], left)
-    assert rows_like(round_trip.after[1], left) == left
+    assert left == rows_like(round_trip.before.rows, left)
+    assert rows_like(round_trip.after.rows, left) == left
 
 
 def test_down_to_the_first_revision_leaves_what_belongs_to_the_application(round_trip: RoundTrip) -> None:
-    expected = deepcopy(round_trip.before[0])
+    expected = deepcopy(round_trip.before.foreign)
     # Goes with its column, and comes back with it.
     expected["constraints"].pop(
         "public.workflow_execution_logs: workflow_execution_logs_trigger_id_fkey", None
     )
 
-    assert round_trip.at_first[0] == expected
+    assert round_trip.at_first.foreign == expected
 
 
-def test_down_to_base_and_up_again_gives_the_same_schema(clone: Clone, head: Snapshot) -> None:
-    database = clone("upgraded")
-
-    migrations.downgrade(database.url(), "base")
-    migrations.upgrade(database.url())
-
-    assert schema(database) == head
-
-
-def test_down_to_base_leaves_neither_tables_nor_stand_ins(clone: Clone) -> None:
-    database = clone("upgraded")
-
-    migrations.downgrade(database.url(), "base")
-
-    assert database.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace") == []
-    assert database.execute("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace") == []
-
-
-@pytest.mark.parametrize("x", [{}, LOSING], ids=["", "with leave to lose data"])
-@each_state
-def test_down_to_base_is_refused_where_the_application_needs_our_tables(
-    clone: Clone, state: str, x: Mapping[str, str]
+def test_down_to_base_leaves_neither_tables_nor_stand_ins_and_up_again_gives_the_same_schema(
+    upgraded: Database, head: Snapshot
 ) -> None:
-    database = clone(f"{state}_upgraded")
-    before = schema(database), foreign(database), kept(database), versions(database)
+    migrations.downgrade(upgraded.url(), "base")
+    assert upgraded.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace") == []
+    assert upgraded.execute("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace") == []
 
-    with pytest.raises(MigrationError, match="workflow_report") as refused:
-        migrations.downgrade(database.url(), "base", x=x)
-
-    assert ("workflow_execution_steps" in str(refused.value)) == (state != "adopted_base_only")
-    assert (schema(database), foreign(database), kept(database), versions(database)) == before
+    migrations.upgrade(upgraded.url())
+    assert schema(upgraded) == head
 
 
 def test_a_downgrade_that_would_lose_values_is_refused_with_their_number(clone: Clone) -> None:
     database = clone("adopted_upgraded")
-    before = schema(database), kept(database), versions(database)
+    before = found(database), versions(database)
 
     # 106 logs have a trigger, a context and a duration.
     with pytest.raises(MigrationError, match=r"\b106\b"):
         migrations.downgrade(database.url(), "wf0001_create_workflow_tables")
 
-    assert (schema(database), kept(database), versions(database)) == before
+    assert (found(database), versions(database)) == before
 
 
 def test_a_downgrade_that_loses_nothing_needs_no_leave(clone: Clone) -> None:
@@ -386,21 +392,9 @@ def test_checks_that_stray_values_do_not_satisfy_go_before_the_backfill(clone: C
 
 
 def test_stray_values_are_kept_and_their_logs_get_an_organization(clone: Clone) -> None:
-    database = clone("stray")
-    before = kept(database)
+    before, database = found(clone("stray")).rows, clone("stray_upgraded")
 
-    migrations.upgrade(database.url())
-
-    assert (rows_like(kept(database), before), misplaced(database)) == (before, [])
-
-
-def test_stray_values_are_counted_in_a_notice(clone: Clone, caplog: pytest.LogCaptureFixture) -> None:
-    migrations.upgrade(clone("stray").url())
-
-    [of_definitions] = [m for m in caplog.messages if "workflow_definitions_trigger_type_check" in m]
-    [of_logs] = [m for m in caplog.messages if "workflow_execution_logs_status_check" in m]
-    assert "'webhook' (1 rows)" in of_definitions
-    assert "'cancelled' (4 rows), 'failed' (6 rows)" in of_logs
+    assert (rows_like(found(database).rows, before), misplaced(database)) == (before, [])
 
 
 def test_stray_values_keep_check_red_and_it_names_both_checks(clone: Clone) -> None:
@@ -429,20 +423,27 @@ def test_stray_rows_move_with_their_definition(clone: Clone) -> None:
     assert misplaced(database) == []
 
 
-def test_the_statements_of_the_notice_make_check_green_once_the_rows_are_mended(
+def test_stray_values_are_counted_in_a_notice_whose_statements_make_check_green_once_the_rows_are_mended(
     clone: Clone, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = clone("stray")
+
     migrations.upgrade(database.url())
-    statements = re.findall(r"ALTER TABLE .*?;", " ".join(caplog.messages))
 
-    database.execute(
-        "UPDATE workflow_execution_logs SET status = 'error' WHERE status IN ('failed', 'cancelled')"
-    )
-    database.execute("UPDATE workflow_definitions SET trigger_type = 'event' WHERE trigger_type = 'webhook'")
-    for statement in statements:
-        database.execute(statement)
+    [of_definitions] = [m for m in caplog.messages if "workflow_definitions_trigger_type_check" in m]
+    [of_logs] = [m for m in caplog.messages if "workflow_execution_logs_status_check" in m]
+    assert "'webhook' (1 rows)" in of_definitions
+    assert "'cancelled' (4 rows), 'failed' (6 rows)" in of_logs
 
+    with database.connect() as connection:
+        connection.execute(
+            "UPDATE workflow_execution_logs SET status = 'error' WHERE status IN ('failed', 'cancelled')"
+        )
+        connection.execute(
+            "UPDATE workflow_definitions SET trigger_type = 'event' WHERE trigger_type = 'webhook'"
+        )
+        for statement in re.findall(r"ALTER TABLE .*?;", " ".join(caplog.messages)):
+            connection.execute(statement)
     migrations.check(database.url())
 
 
@@ -464,16 +465,6 @@ def test_the_lifting_of_forced_row_security_is_told(clone: Clone, caplog: pytest
 
     told = [m for m in caplog.messages if "FORCE ROW LEVEL SECURITY" in m]
     assert len(told) == 2
-
-
-@each_state
-def test_profiles_that_everybody_may_change_are_warned_of(
-    clone: Clone, state: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    migrations.upgrade(clone(state).url())
-
-    [warning] = {m for m in caplog.messages if "Users can update own profile" in m and "authenticated" in m}
-    assert "UPDATE" in warning
 
 
 @pytest.mark.parametrize(
@@ -546,18 +537,6 @@ def test_profiles_that_only_their_owner_changes_are_not_warned_of(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-@each_state
-def test_a_definition_that_moves_after_the_upgrade_takes_its_logs_along(clone: Clone, state: str) -> None:
-    database = clone(f"{state}_upgraded")
-
-    database.execute(
-        "UPDATE workflow_definitions SET organization_id = %(to)s WHERE id = %(id)s",
-        {"to": GLOBEX, "id": ACME_WORKFLOW},
-    )
-
-    assert misplaced(database) == []
-
-
 def versions(database: Database) -> list[str]:
     return [
         version for (version,) in database.execute("SELECT version_num FROM workflow_private.alembic_version")
@@ -579,11 +558,14 @@ def files(database: Database) -> dict[str, tuple[str, int, int]]:
 
 def row_versions(database: Database) -> list[tuple[object, ...]]:
     """Where each row stands, and which transaction wrote it: any write changes both."""
-    return [
-        tuple(row)
-        for table in TABLES
-        for row in database.execute(f"SELECT id::text, ctid::text, xmin::text FROM {table} ORDER BY id")
-    ]
+    with database.connect() as connection:
+        return [
+            tuple(row)
+            for table in TABLES
+            for row in connection.execute(
+                f"SELECT id::text, ctid::text, xmin::text FROM {table} ORDER BY id".encode()
+            )
+        ]
 
 
 def test_a_policy_that_the_application_renamed_stays_and_is_told_of(
