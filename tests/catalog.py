@@ -304,9 +304,10 @@ def rows(connection: Connection) -> Rows:
 
 def rows_like(found: Rows, before: Rows) -> Rows:
     """`found`, with only the tables and columns that were there `before`."""
+    columns = {table: set().union(*of_table.values()) for table, of_table in before.items()}
     return {
-        table: {id: _only(row, set().union(*of_table.values())) for id, row in found[table].items()}
-        for table, of_table in before.items()
+        table: {id: _only(row, of_table) for id, row in found[table].items()}
+        for table, of_table in columns.items()
     }
 
 

@@ -114,8 +114,10 @@ class ByHand:
         return ", ".join(self.changes)
 
     def apply(self, database: Database) -> None:
-        for statements in self.changes.values():
-            database.execute(statements, user=database.superuser if "pg_index" in statements else OWNER)
+        with database.connect(database.superuser) as connection:
+            for statements in self.changes.values():
+                role = database.superuser if "pg_index" in statements else OWNER
+                connection.execute(f"SET ROLE {role}; {statements}".encode())
 
 
 def _combined(base: str, *kinds: Mapping[str, str]) -> Iterator[ByHand]:
@@ -124,7 +126,7 @@ def _combined(base: str, *kinds: Mapping[str, str]) -> Iterator[ByHand]:
         yield ByHand(base, dict(change for change in changes if change))
 
 
-_COLUMNS = {
+_ORGANIZATION_ID = {
     "organization_id_not_null": """
         DELETE FROM workflow_execution_logs WHERE organization_id IS NULL;
         ALTER TABLE workflow_execution_logs ALTER COLUMN organization_id SET NOT NULL
@@ -150,6 +152,9 @@ _COLUMNS = {
         UPDATE workflow_execution_logs SET organization_id = 'a0000000-0000-4000-8000-000000000000'
         WHERE organization_id IS NULL
     """,
+}
+
+_OTHER_COLUMNS = {
     "retry_count_without_a_default": """
         ALTER TABLE workflow_execution_logs ALTER COLUMN retry_count DROP DEFAULT
     """,
@@ -160,7 +165,7 @@ _COLUMNS = {
     "table_with_another_comment": "COMMENT ON TABLE workflow_execution_logs IS 'Runs'",
 }
 
-_KEYS = {
+_KEYS_TO_ORGANIZATIONS = {
     "key_to_organizations_missing": """
         ALTER TABLE workflow_execution_logs DROP CONSTRAINT workflow_execution_logs_organization_id_fkey
     """,
@@ -179,11 +184,17 @@ _KEYS = {
             DROP CONSTRAINT workflow_execution_logs_organization_id_fkey,
             ADD FOREIGN KEY (organization_id) REFERENCES organizations(id) ON DELETE CASCADE DEFERRABLE
     """,
+}
+
+_KEYS_TO_DEFINITIONS = {
     "key_to_definitions_without_cascade": """
         ALTER TABLE workflow_execution_logs
             DROP CONSTRAINT workflow_execution_logs_workflow_id_fkey,
             ADD FOREIGN KEY (workflow_id) REFERENCES workflow_definitions(id)
     """,
+}
+
+_COMPOSITE_KEYS = {
     "composite_key_there_without_cascade": """
         ALTER TABLE workflow_definitions ADD UNIQUE (id, organization_id);
         ALTER TABLE workflow_execution_logs
@@ -216,9 +227,15 @@ _KEYS = {
             ON workflow_definitions(id, organization_id)
             WHERE is_active
     """,
+    "unique_key_invalid": """
+        CREATE UNIQUE INDEX workflow_definitions_id_organization_id_key
+            ON workflow_definitions(id, organization_id);
+        UPDATE pg_index SET indisvalid = false
+        WHERE indexrelid = 'workflow_definitions_id_organization_id_key'::regclass
+    """,
 }
 
-_CHECKS = {
+_STATUS_CHECKS = {
     "status_checked": """
         ALTER TABLE workflow_execution_logs
             ADD CHECK (status IN ('running', 'success', 'error', 'partial'))
@@ -231,6 +248,9 @@ _CHECKS = {
         ALTER TABLE workflow_execution_logs
             ADD CHECK (status IN ('running', 'success', 'error', 'partial', 'failed'))
     """,
+}
+
+_TRIGGER_TYPE_CHECKS = {
     "trigger_type_checked_not_valid": """
         ALTER TABLE workflow_definitions
             ADD CHECK (trigger_type IN ('manual', 'schedule', 'event', 'condition')) NOT VALID
@@ -279,12 +299,6 @@ _INVALID = {
             WHERE organization_id IS NOT NULL;
         UPDATE pg_index SET indisvalid = false, indisready = false
         WHERE indexrelid = 'idx_workflow_exec_org_time'::regclass
-    """,
-    "unique_key_invalid": """
-        CREATE UNIQUE INDEX workflow_definitions_id_organization_id_key
-            ON workflow_definitions(id, organization_id);
-        UPDATE pg_index SET indisvalid = false
-        WHERE indexrelid = 'workflow_definitions_id_organization_id_key'::regclass
     """,
 }
 
@@ -387,7 +401,20 @@ _TABLES = {
 }
 
 BY_HAND: Sequence[ByHand] = [
-    *_combined("fixed", _COLUMNS, _KEYS, _CHECKS, _INDEXES, _INVALID, _POLICIES, _TRIGGERS),
+    *_combined(
+        "fixed",
+        _ORGANIZATION_ID,
+        _OTHER_COLUMNS,
+        _KEYS_TO_ORGANIZATIONS,
+        _KEYS_TO_DEFINITIONS,
+        _COMPOSITE_KEYS,
+        _STATUS_CHECKS,
+        _TRIGGER_TYPE_CHECKS,
+        _INDEXES,
+        _INVALID,
+        _POLICIES,
+        _TRIGGERS,
+    ),
     *_combined("adopted", _GRANTS, _PRIVATE_SCHEMA),
     *_combined("adopted_base_only", _TABLES),
 ]

@@ -104,7 +104,8 @@ def test_a_chain_climbed_step_by_step_ends_where_one_climbed_at_once_does(clone:
     assert schema(clone(at(start, REVISIONS[-1]))) == schema(clone("upgraded"))
 
 
-@pytest.mark.parametrize("state", STATES)
+# The others climbed up, and have gone down each step already.
+@pytest.mark.parametrize("state", [state for state in STATES if state not in CLIMBERS])
 def test_the_whole_chain_goes_down_step_by_step(
     clone: Clone, state: str, schema_at: Callable[[str], Snapshot]
 ) -> None:
@@ -119,11 +120,10 @@ def test_the_whole_chain_goes_down_step_by_step(
 
 
 def test_the_first_revision_goes_down_and_up_again(clone: Clone) -> None:
-    database = clone("empty")
-    migrations.upgrade(database.url(), REVISIONS[0])
+    database = clone(at("empty", REVISIONS[0]))
     before = schema(database)
 
-    migrations.downgrade(database.url(), "base")
+    migrations.downgrade(database.url(), "base", x=LOSING)
     migrations.upgrade(database.url(), REVISIONS[0])
 
     assert schema(database) == before
