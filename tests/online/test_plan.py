@@ -1,14 +1,17 @@
 """Refusals: of a whole plan, before its first step."""
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 import pytest
 
-from tests.databases import Database
+from tests.databases import Database, template
 from tests.online.library import Chain, plain, revisions
 from workflow_models.online import MigrationError
 
+Clone: TypeAlias = Callable[[str], Database]
 Chains: TypeAlias = Callable[..., Chain]
 
 NOTHING = plain("SELECT", "SELECT")
@@ -186,19 +189,31 @@ MADE = """
 """
 
 
+BODIES = (NOTHING, OURS + NOTHING, NOTHING)
+
+
+@template("library_made", base="library")
+def library_made(database: Database) -> None:
+    """After the revisions whose downgrade drops all that is in MADE."""
+    with TemporaryDirectory() as folder:
+        Chain(Path(folder), BODIES).upgrade(database)
+    database.execute(MADE)
+
+
 @pytest.fixture
-def made(library: Database, chain: Chains) -> Chain:
-    """At the revision that made all that is in MADE, and whose downgrade drops it."""
-    three = chain(NOTHING, OURS + NOTHING, NOTHING)
-    three.upgrade(library)
-    library.execute(MADE)
-    return three
+def made(clone: Clone) -> Database:
+    return clone("library_made")
 
 
-def test_what_a_revision_has_created_stands_in_the_way_of_nothing(library: Database, made: Chain) -> None:
-    made.downgrade(library, "lib1")
+@pytest.fixture
+def three(chain: Chains) -> Chain:
+    return chain(*BODIES)
 
-    assert revisions(library) == ["lib1"]
+
+def test_what_a_revision_has_created_stands_in_the_way_of_nothing(made: Database, three: Chain) -> None:
+    three.downgrade(made, "lib1")
+
+    assert revisions(made) == ["lib1"]
 
 
 FOREIGN = {
@@ -285,24 +300,24 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("x", [{}, LOSING], ids=["", "with leave to lose data"])
 @pytest.mark.parametrize(("statement", "told"), FOREIGN.values(), ids=FOREIGN)
-def test_what_others_hung_on_ours_refuses_the_downgrade_before_its_first_step(
-    library: Database, made: Chain, statement: str, told: str, x: dict[str, str]
+def test_what_others_hung_on_ours_refuses_the_downgrade_before_its_first_step_whatever_the_leave(
+    made: Database, three: Chain, statement: str, told: str
 ) -> None:
-    library.execute(statement)
+    made.execute(statement)
 
-    assert refused_downgrade(made, library, "lib1", **x) == (
-        "error: the downgrade would drop what other objects need.\n"
-        f"  Happened: {told}\n"
-        "  Unchanged: the database is at lib3; nothing was done.\n"
-        "  Next: drop or change those objects yourself, then run the same command again."
-    )
-    assert revisions(library) == ["lib3"]
+    for leave in ({}, LOSING):
+        assert refused_downgrade(three, made, "lib1", **leave) == (
+            "error: the downgrade would drop what other objects need.\n"
+            f"  Happened: {told}\n"
+            "  Unchanged: the database is at lib3; nothing was done.\n"
+            "  Next: drop or change those objects yourself, then run the same command again."
+        )
+        assert revisions(made) == ["lib3"]
 
 
-def test_every_foreign_object_is_named(library: Database, made: Chain) -> None:
-    library.execute(
+def test_every_foreign_object_is_named(made: Database, three: Chain) -> None:
+    made.execute(
         """
         CREATE VIEW library.report AS SELECT title FROM library.books;
         CREATE VIEW library.dates AS SELECT due FROM library.loans;
@@ -314,7 +329,7 @@ def test_every_foreign_object_is_named(library: Database, made: Chain) -> None:
         "    rule _RETURN on view dates depends on loans.due\n"
         "    rule _RETURN on view report depends on books\n"
         "  Unchanged: "
-    ) in refused_downgrade(made, library, "lib1")
+    ) in refused_downgrade(three, made, "lib1")
 
 
 def test_foreign_objects_are_told_before_losses(library: Database, chain: Chains) -> None:
@@ -325,12 +340,12 @@ def test_foreign_objects_are_told_before_losses(library: Database, chain: Chains
     assert "what other objects need" in refused_downgrade(one, library)
 
 
-def test_what_is_gone_already_stands_in_the_way_of_nothing(library: Database, made: Chain) -> None:
-    library.execute(
+def test_what_is_gone_already_stands_in_the_way_of_nothing(made: Database, three: Chain) -> None:
+    made.execute(
         "DROP TABLE library.books CASCADE; ALTER TABLE library.loans DROP COLUMN due;"
         "DROP FUNCTION library.reader(), library.shelf()"
     )
 
-    made.downgrade(library, "lib1")
+    three.downgrade(made, "lib1")
 
-    assert revisions(library) == ["lib1"]
+    assert revisions(made) == ["lib1"]
