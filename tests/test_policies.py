@@ -7,6 +7,7 @@ data of `tests/application` has as many rows for Acme as for Globex, and the sup
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -139,9 +140,19 @@ def rows_changed(database: Database, caller: Caller, statement: str, parameters:
 
 
 def rows_changed_by_superuser(database: Database, statement: str, parameters: dict[str, object]) -> int:
-    """The same as somebody who may do everything: else a test of a refusal would prove nothing."""
+    """The same as somebody who may do everything: else a test of a refusal would prove nothing.
+
+    Asked once, since no test that asks commits anything.
+    """
+    return _rows_changed_by_superuser(database, statement, tuple(parameters.items()))
+
+
+@cache
+def _rows_changed_by_superuser(
+    database: Database, statement: str, parameters: tuple[tuple[str, object], ...]
+) -> int:
     with database.connect(database.superuser, autocommit=False) as connection:
-        changed = connection.execute(statement.encode(), parameters).rowcount
+        changed = connection.execute(statement.encode(), dict(parameters)).rowcount
         connection.rollback()
         return changed
 
