@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from psycopg import Connection
 
 from tests import catalog
 from tests.databases import Database, Templates
@@ -31,6 +32,7 @@ class Shared:
         self._state = state
         self._database: Database | None = None
         self._proofs: dict[str | None, Proof] = {}
+        self._connections: dict[str, Connection[Any]] = {}
         self.clean = True
 
     def borrow(self) -> Database:
@@ -38,7 +40,6 @@ class Shared:
             self.close()
             self._database = self._templates.clone(self._state)
             self._database.execute(ROWS)
-            self._observer = self._database.connect(self._database.superuser)
             self.pristine = self.now()
             assert self.proof().generate().changes == ()
         self.clean = False
@@ -46,7 +47,15 @@ class Shared:
 
     def now(self) -> catalog.Snapshot:
         """What is ours in it; `pristine` is what there was when it was new."""
-        return catalog.snapshot(self._observer)
+        assert self._database is not None
+        return catalog.snapshot(self.connection(self._database.superuser))
+
+    def connection(self, user: str) -> Connection[Any]:
+        """One as that user, which stays open."""
+        assert self._database is not None
+        if user not in self._connections:
+            self._connections[user] = self._database.connect(user)
+        return self._connections[user]
 
     def proof(self, user: str | None = None) -> Proof:
         """What has a connection of its own as that user."""
@@ -58,8 +67,9 @@ class Shared:
     def close(self) -> None:
         while self._proofs:
             self._proofs.popitem()[1].close()
+        while self._connections:
+            self._connections.popitem()[1].close()
         if self._database is not None:
-            self._observer.close()
             self._templates.drop(self._database)
             self._database = None
 

@@ -13,7 +13,7 @@ from tests.ddl.conftest import Shared
 def test_a_hand_change_is_found_and_undone(change: Change, shared: Shared) -> None:
     database = shared.borrow()
     proof = shared.proof(database.superuser if change.repaired_by_superuser else None)
-    database.execute(change.sql, user=database.superuser if change.as_superuser else OWNER)
+    shared.connection(database.superuser if change.as_superuser else OWNER).execute(change.sql.encode())
 
     generated = proof.generate()
 

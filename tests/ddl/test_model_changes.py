@@ -717,11 +717,11 @@ def test_a_change_of_the_models_goes_up_and_down(
     name: str, empty: Database, prove: Callable[..., Proof]
 ) -> None:
     before, after = CHANGES[name]
-    with empty.engine().begin() as connection:
-        before().create_all(connection)
-    if empty.execute("SELECT to_regclass('tickets')")[0][0]:
-        empty.execute(ROWS)
     proof = prove(empty, metadata=after(), version_table_schema=None, include_schemas=True)
+    with proof.engine.begin() as connection:
+        before().create_all(connection)
+        if connection.scalar(text("SELECT to_regclass('tickets')")):
+            connection.execute(text(ROWS))
 
     generated = proof.generate()
 
@@ -763,12 +763,12 @@ def test_a_change_of_the_models_goes_up_and_down(
 def test_what_create_all_makes_differs_in_nothing(
     metadata: MetaData, empty: Database, prove: Callable[..., Proof]
 ) -> None:
-    with empty.engine().begin() as connection:
-        metadata.create_all(connection)
-
     proof = prove(
         empty, metadata=metadata, version_table_schema=None, include_schemas=True, include_object=None
     )
+
+    with proof.engine.begin() as connection:
+        metadata.create_all(connection)
 
     assert proof.generate().changes == ()
 
@@ -791,10 +791,10 @@ def test_what_create_all_makes_differs_in_nothing(
 def test_a_foreign_key_is_validated_while_row_security_is_not_forced(
     before: MetaData, after: MetaData, empty: Database, prove: Callable[..., Proof]
 ) -> None:
-    with empty.engine().begin() as connection:
+    proof = prove(empty, metadata=after, version_table_schema=None)
+    with proof.engine.begin() as connection:
         before.create_all(connection)
     empty.execute("INSERT INTO tickets VALUES (1); INSERT INTO notes VALUES (1)", user=empty.superuser)
-    proof = prove(empty, metadata=after, version_table_schema=None)
 
     # Also in the downgrade, a key is validated.
     proof.of(proof.generate())
