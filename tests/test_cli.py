@@ -177,43 +177,6 @@ def test_the_diagram_has_every_column_and_every_foreign_key() -> None:
     assert diagram.count("--o{") == len(keys)
 
 
-WITHOUT = """
-import sys
-
-class NotInstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name == {missing!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, NotInstalled())
-from workflow_models.cli import main
-main({arguments!r}, prog_name="workflow-models")
-"""
-
-
-@pytest.mark.parametrize(
-    ("missing", "arguments"),
-    [
-        ("click", ["--help"]),
-        ("rich", ["show"]),
-        ("alembic", ["upgrade"]),
-        ("alembic", ["show"]),
-        ("psycopg", ["show"]),
-    ],
-)
-def test_a_missing_extra_is_named(missing: str, arguments: list[str]) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT.format(missing=missing, arguments=arguments)],
-        env={**os.environ, "DATABASE_URL": "postgresql://localhost/app"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == f"error: {missing} is not installed.\n  Next: pip install 'workflow-models[cli]'\n"
-
-
 @pytest.fixture
 def old_runs(clone: Callable[[str], Database]) -> Database:
     """Three runs of 90 days ago: one of them still running, and one that another table points at."""

@@ -1,4 +1,4 @@
-"""A module that lacks an extra says which one to install; test_cli.py has the command."""
+"""What is imported, and that what lacks an extra says which one to install."""
 
 import subprocess
 import sys
@@ -71,3 +71,34 @@ def test_every_module_needs_sqlalchemy_alone_or_names_its_extra() -> None:
     assert ran.stdout.splitlines() == [
         f"{module} needs the extra `{extra}`." for module, extra in (EXPORT, MIGRATIONS, SHOW, ASYNC_SESSIONS)
     ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [
+        ("click", ["--help"]),
+        ("rich", ["show"]),
+        ("alembic", ["upgrade"]),
+        ("alembic", ["show"]),
+        ("psycopg", ["show"]),
+    ],
+)
+def test_the_command_names_a_missing_extra(missing: str, arguments: list[str]) -> None:
+    ran = python_without([missing], f"from workflow_models.cli import main\nmain({arguments!r})")
+
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == f"error: {missing} is not installed.\n  Next: pip install 'workflow-models[cli]'\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "output"),
+    [
+        ("import sys, workflow_models; print('workflow_models.tenancy' in sys.modules)", "False"),
+        ("import sys, workflow_models.tenancy; print('sqlalchemy.ext.asyncio' in sys.modules)", "False"),
+    ],
+    ids=["models without tenancy", "tenancy without asyncio"],
+)
+def test_nothing_is_imported_that_is_not_needed(program: str, output: str) -> None:
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert run.stdout.strip() == output

@@ -7,8 +7,6 @@ row, so that the criterion alone keeps them to their own.
 import asyncio
 import contextlib
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -1317,20 +1315,3 @@ def test_nothing_outlives_a_transaction_behind_a_pooler(
                 assert plain.scalar(text("SELECT current_user")) == live.superuser
                 assert who(plain)["organization"] in (None, "")
                 plain.rollback()
-
-
-# Imports.
-
-
-@pytest.mark.parametrize(
-    ("program", "output"),
-    [
-        ("import sys, workflow_models; print('workflow_models.tenancy' in sys.modules)", "False"),
-        ("import sys, workflow_models.tenancy; print('sqlalchemy.ext.asyncio' in sys.modules)", "False"),
-    ],
-    ids=["models without tenancy", "tenancy without asyncio"],
-)
-def test_nothing_is_imported_that_is_not_needed(program: str, output: str) -> None:
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-
-    assert run.stdout.strip() == output
