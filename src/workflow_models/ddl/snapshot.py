@@ -7,6 +7,7 @@ It shares nothing with the comparison, so that what one overlooks the other sees
 # ruff: noqa: E501
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from sqlalchemy import Connection, MetaData, Table, text
 
@@ -121,17 +122,15 @@ def rows(connection: Connection, metadata: Sequence[MetaData]) -> Rows:
     :raises sqlalchemy.exc.ProgrammingError: where row security hides rows from the role; the tables' owner sees
         them, forced or not.
     """
-    with connection.begin() as transaction:
+    with connection.begin():
         # Rather an error than rows that are not counted.
         connection.execute(text("SET LOCAL row_security = off"))
-        read = {
+        return {
             table.fullname: _keys(connection, table)
             for each in metadata
             for table in each.sorted_tables
             if connection.dialect.has_table(connection, table.name, schema=table.schema)
         }
-        transaction.rollback()
-    return read
 
 
 _FORCED = text("""
@@ -145,7 +144,13 @@ def _keys(connection: Connection, table: Table) -> frozenset[str]:
     name = ".".join(quote(part) for part in (table.schema, table.name) if part)
     columns = ", ".join(quote(column.name) for column in table.primary_key) or "t"
     # In a name that is no statement the driver's % is not doubled.
-    if connection.scalar(_FORCED, {"name": quoted(table.schema, table.name)}):
-        # Rolled back with all the rest.
-        connection.exec_driver_sql(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
-    return frozenset(connection.exec_driver_sql(f"SELECT ROW({columns})::text FROM {name} AS t").scalars())
+    is_forced = connection.scalar(_FORCED, {"name": quoted(table.schema, table.name)})
+    # Rolled back only where it has to be: then the driver forgets which statements it has prepared.
+    with connection.begin_nested() if is_forced else nullcontext() as lifted:
+        if lifted:
+            connection.exec_driver_sql(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
+        keys = connection.exec_driver_sql(f"SELECT ROW({columns})::text FROM {name} AS t").scalars()
+        read = frozenset(keys)
+        if lifted:
+            lifted.rollback()
+    return read
