@@ -26,18 +26,16 @@ test: $(VENV)/.dev
 INSTALLED = $(BIN)/python -c 'from tests.server import installed; raise SystemExit(not installed())'
 # What these test is not the server: on one of them is enough.
 ON_ONE_SERVER = tests/online/test_pooler.py tests/test_beside.py tests/test_bench.py tests/test_daily_work.py \
-	tests/test_docs.py tests/test_extras.py tests/test_pytest_plugin.py tests/test_tenancy_random.py \
-	tests/test_typescript.py
+	tests/test_docs.py tests/test_embedded.py tests/test_extras.py tests/test_kit.py tests/test_pytest_plugin.py \
+	tests/test_tenancy_random.py tests/test_typescript.py
 
-# The embedded server's own tests start it whatever the others run on.
 test-installed: $(VENV)/.dev
 	@if $(INSTALLED); then \
-		set -x; TEST_SERVER=installed $(PYTEST) --ignore=tests/test_embedded.py $(ARGS); \
+		set -x; TEST_SERVER=installed $(PYTEST) $(ON_ONE_SERVER:%=--ignore=%) $(ARGS); \
 	else echo 'no installed PostgreSQL: the tests run on the embedded one only'; fi
 
 test-embedded: $(VENV)/.dev
-	@$(INSTALLED) && ignored='$(ON_ONE_SERVER:%=--ignore=%)'; \
-	set -x; TEST_SERVER=embedded $(PYTEST) $$ignored $(ARGS)
+	TEST_SERVER=embedded $(PYTEST) $(ARGS)
 
 check: lint types wheel test-installed test-embedded
 

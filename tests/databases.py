@@ -4,7 +4,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -31,6 +31,9 @@ class Database:
 
     name: str
     server: NoopExecutor
+    _requests: dict[frozenset[str], psycopg.Connection[TupleRow]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def superuser(self) -> str:
@@ -85,14 +88,24 @@ class Database:
     ) -> Iterator[psycopg.Connection[TupleRow]]:
         """A request as PostgREST makes it: logged in as authenticator, claims and role local to one
         transaction, which is rolled back."""
-        with self.connect("authenticator", autocommit=False) as connection:
-            for name, value in (settings or {}).items():
-                connection.execute("SELECT set_config(%s, %s, true)", (name, value))
-            connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
-            try:
-                yield connection
-            finally:
-                connection.rollback()
+        settings = settings or {}
+        # One that was set once is never again as if it had not been: its connection is for its like.
+        like = frozenset(settings)
+        if like not in self._requests:
+            self._requests[like] = self.connect("authenticator", autocommit=False)
+        connection = self._requests[like]
+        for name, value in settings.items():
+            connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+        connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+        try:
+            yield connection
+        finally:
+            connection.rollback()
+
+    def close(self) -> None:
+        """Close what requests came through."""
+        while self._requests:
+            self._requests.popitem()[1].close()
 
 
 def template(name: str, *, base: str = "empty") -> Callable[[Builder], Builder]:
@@ -134,6 +147,7 @@ class Templates:
 
         A few tests later: PostgreSQL sleeps 100 ms for a connection that was closed only just before.
         """
+        database.close()
         self._to_drop.append(database.name)
         if len(self._to_drop) > 8:
             self._drop(self._to_drop.popleft())
