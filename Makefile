@@ -25,9 +25,9 @@ test: $(VENV)/.dev
 
 INSTALLED = $(BIN)/python -c 'from tests.server import installed; raise SystemExit(not installed())'
 # What these test is not the server: on one of them is enough.
-ON_ONE_SERVER = tests/online/test_pooler.py tests/test_beside.py tests/test_bench.py tests/test_daily_work.py \
-	tests/test_docs.py tests/test_embedded.py tests/test_extras.py tests/test_kit.py tests/test_pytest_plugin.py \
-	tests/test_tenancy_random.py tests/test_typescript.py
+ON_ONE_SERVER = tests/online/test_pooler.py tests/test_beside.py tests/test_bench.py tests/test_cli.py \
+	tests/test_daily_work.py tests/test_docs.py tests/test_embedded.py tests/test_extras.py tests/test_isolation.py \
+	tests/test_kit.py tests/test_pytest_plugin.py tests/test_tenancy_random.py tests/test_typescript.py
 
 test-installed: $(VENV)/.dev
 	@if $(INSTALLED); then \

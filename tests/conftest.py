@@ -30,10 +30,11 @@ LONG = (
     "tests/test_tenancy_random.py",
     "tests/ddl/test_model_changes.py",
     "tests/revisions/test_states.py",
-    "tests/test_docs.py",
-    "tests/online/test_run.py",
-    "tests/online/test_locks.py",
+    "tests/test_embedded.py",
     "tests/test_beside.py",
+    "tests/ddl/test_revision.py",
+    "tests/online/test_kills.py",
+    "tests/test_bad_input.py",
 )
 
 

@@ -582,7 +582,7 @@ def test_a_cancelled_run_is_recorded_and_stays_cancelled(
         task = asyncio.create_task(run(working))
         pid = await working
         while busy and not sleeps(live, pid):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -6,7 +6,7 @@ writing; then everything that was promised is looked at; then all of it goes dow
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from threading import Condition, Event
@@ -373,7 +373,7 @@ def service(live: Database, *, autocommit: bool = True) -> Iterator[Connection]:
 def comes_to_wait_for(live: Database, connection: Connection, upgrade: Future[None]) -> bool:
     """Whether the migrator waits for this connection, or else ends without doing so."""
     with live.connect(live.superuser) as observer:
-        while not upgrade.done():
+        while not wait([upgrade], timeout=0.005).done:
             waiting = observer.execute(
                 """
                 SELECT pid FROM pg_stat_activity

@@ -1,6 +1,6 @@
 """Two connections, one of which waits for the other: no sleeps, the server says who waits for whom."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import psycopg
@@ -28,7 +28,8 @@ class Waiting:
         assert self._result
         pid = other if isinstance(other, int) else other.info.backend_pid
         with self._database.connect(self._database.superuser) as observer:
-            while not self._result.done():
+            # Not at every moment: that would take a processor from what is waited for.
+            while not wait([self._result], timeout=0.005).done:
                 pids = observer.execute(
                     "SELECT pg_blocking_pids(%s)", [self._connection.info.backend_pid]
                 ).fetchone()

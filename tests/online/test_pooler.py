@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -78,7 +79,7 @@ def until(database: Database, query: str) -> int:
     """What the query gives, once it does."""
     with database.connect(database.superuser) as observer:
         while not (row := observer.execute(query.encode()).fetchone()):
-            pass
+            time.sleep(0.005)
     return int(row[0])
 
 
