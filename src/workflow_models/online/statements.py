@@ -512,7 +512,7 @@ def privileges(
         return f"""
 FOR entry IN
     WITH object (oid, name) AS (
-        SELECT {to_oid}(name)::oid, name FROM unnest(ARRAY[{objects}]) AS name WHERE {to_oid}(name) IS NOT NULL
+        SELECT {to_oid}(name)::oid, name FROM unnest(ARRAY[{objects}]::text[]) AS name WHERE {to_oid}(name) IS NOT NULL
     ), role (oid, name) AS (
         SELECT oid, rolname::text FROM pg_roles WHERE rolname IN ({roles})
         UNION ALL SELECT 0, 'public'
