@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from pytest_postgresql.executors import NoopExecutor
 from sqlalchemy import URL, Engine, NullPool, create_engine
@@ -94,6 +95,7 @@ class Database:
         if like not in self._requests:
             self._requests[like] = self.connect("authenticator", autocommit=False)
         connection = self._requests[like]
+        assert connection.info.transaction_status == TransactionStatus.IDLE, "one in another"
         for name, value in settings.items():
             connection.execute("SELECT set_config(%s, %s, true)", (name, value))
         connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))

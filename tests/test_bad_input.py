@@ -912,6 +912,16 @@ def test_profiles_that_others_may_change_are_warned_of_with_grant_and_policy(
     assert warnings(caplog) == [f"warning: {hole} {WHOEVER}"]
 
 
+def test_such_profiles_are_warned_of_where_an_application_is_upgraded_for_the_first_time(
+    clone: Clone, caplog: pytest.LogCaptureFixture
+) -> None:
+    migrations.upgrade(clone("adopted").url())
+
+    [warning] = {told for told in warnings(caplog) if "may change a profile's role or organization" in told}
+    assert "authenticated" in warning
+    assert "Users can update own profile" in warning
+
+
 def test_a_policy_for_a_role_that_inherits_the_grant_is_warned_of(
     upgraded: Database, make_migrator: MakeMigrator, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -89,7 +89,7 @@ class User:
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self._pipe, theirs = FORKS.Pipe()
-        self._process = FORKS.Process(target=_use, args=(folder, theirs, environment))
+        self._process = FORKS.Process(target=_use, args=(folder, theirs, environment), daemon=True)
         self._process.start()
         theirs.close()
 

@@ -359,14 +359,14 @@ def loggers() -> dict[str, tuple[Any, ...]]:
 
 
 def test_called_from_python_nothing_is_printed_and_logging_stays_as_it_was(
-    upgraded: Database, capfd: pytest.CaptureFixture[str]
+    empty: Database, capfd: pytest.CaptureFixture[str]
 ) -> None:
     logging.getLogger("a_service").setLevel(logging.DEBUG)
     before = loggers()
 
-    migrations.downgrade(upgraded.url(), "-1")
-    migrations.upgrade(upgraded.url())
-    migrations.check(upgraded.url())
+    migrations.upgrade(empty.url())
+    migrations.check(empty.url())
+    migrations.downgrade(empty.url(), "-1")
 
     after = loggers()
     assert {name: after[name] for name in before} == before

@@ -60,8 +60,6 @@ def create_session_engine(url: URL, options: Options, search_path: str) -> Engin
     engine = create_engine(
         url,
         poolclass=NullPool,
-        # Else each new engine looks for the extension.
-        use_native_hstore=False,
         connect_args={
             "connect_timeout": 10,
             # Behind a transaction pooler a prepared statement belongs to somebody else's session.

@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 import secrets
-from collections import deque
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from workflow_models.errors import WorkflowModelsError
 from workflow_models.revisions import require_head
 from workflow_models.testing.cluster import SUPERUSER, ClusterError, cluster
 
+_CONNECTED = text("SELECT count(*) FROM pg_stat_activity WHERE datname = :name")
 _PLUGIN_OPTION = "--workflow-database-url=postgresql://postgres@host/postgres"
 
 
@@ -98,7 +99,6 @@ class Databases:
         self._service = f"{self._name}_service"
         self._password = secrets.token_hex(16)
         self._clones = itertools.count(1)
-        self._to_drop: deque[str] = deque()
         self._made = ExitStack()
 
     def __enter__(self) -> Self:
@@ -106,7 +106,6 @@ class Databases:
             self._make_roles()
             made.callback(self._drop_roles)
             made.callback(self._drop, self._name)
-            made.callback(self._drop_clones, keep=0)
             self._make_template()
             self._made = made.pop_all()
         return self
@@ -116,10 +115,7 @@ class Databases:
 
     @contextmanager
     def clone(self) -> Iterator[Database]:
-        """A new database as the template is; dropped some time after the block, whoever is still connected.
-
-        Not at once: PostgreSQL sleeps 100 ms for a connection that was closed only just before.
-        """
+        """A new database as the template is; dropped after the block, whoever is still connected."""
         database = self._database(f"{self._name}_{next(self._clones)}")
         with self._admin() as admin:
             # Where nothing is flushed, copying the files is the faster way by half.
@@ -130,8 +126,7 @@ class Databases:
         try:
             yield database
         finally:
-            self._to_drop.append(database.name)
-            self._drop_clones(keep=4)
+            self._drop(database.name)
 
     def _database(self, name: str) -> Database:
         def url(login: str) -> str:
@@ -207,12 +202,13 @@ class Databases:
                 next_step="mend what `workflow_prepare_template` does, or what it runs on.",
             ) from error
 
-    def _drop_clones(self, *, keep: int) -> None:
-        while len(self._to_drop) > keep:
-            self._drop(self._to_drop.popleft())
-
     def _drop(self, name: str) -> None:
         with self._admin() as admin:
+            # DROP DATABASE sleeps 100 ms where a connection is only just going: that takes less.
+            for _ in range(20):
+                if not admin.scalar(_CONNECTED, {"name": name}):
+                    break
+                time.sleep(0.001)
             admin.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
