@@ -152,6 +152,13 @@ def drop_unique_indexes() -> None:
 
 
 def downgrade() -> None:
+    # The next revision may have stopped half way, with its keys there and its end not reached.
+    for key, referent in (
+        ("workflow_execution_logs_workflow_id_organization_id_fkey", "workflow_definitions"),
+        ("workflow_execution_logs_organization_id_fkey", "organizations"),
+    ):
+        op.drop_foreign_key(key, "workflow_execution_logs", referent)
+    expect_that_the_column_can_go()
     for trigger, table in (
         ("workflow_definitions_carry_organization", "workflow_definitions"),
         ("workflow_execution_logs_fill_organization_on_update", "workflow_execution_logs"),
@@ -162,3 +169,18 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION IF EXISTS workflow_private.fill_organization()")
     op.execute_step(f"ALTER TABLE workflow_definitions DROP CONSTRAINT IF EXISTS {_KEY}")
     op.execute_step("ALTER TABLE workflow_execution_logs DROP COLUMN IF EXISTS organization_id")
+
+
+def expect_that_the_column_can_go() -> None:
+    """Else the triggers would be gone, and the column would stay without them."""
+    op.execute_step("""
+        DO $expected$
+        BEGIN
+            DROP TRIGGER IF EXISTS workflow_execution_logs_fill_organization_on_update ON workflow_execution_logs;
+            DROP TRIGGER IF EXISTS workflow_execution_logs_fill_organization_on_insert ON workflow_execution_logs;
+            ALTER TABLE workflow_execution_logs DROP COLUMN IF EXISTS organization_id;
+            RAISE EXCEPTION USING ERRCODE = '0ABLE';
+        EXCEPTION WHEN SQLSTATE '0ABLE' THEN
+            NULL; -- all of it is undone
+        END $expected$
+    """)

@@ -12,6 +12,7 @@ from tests.application.states import CLIMBERS, REVISIONS, STATES, at
 from tests.catalog import Rows, Snapshot, misplaced_logs, rows, rows_like, snapshot
 from tests.databases import Database, Templates
 from workflow_models import migrations
+from workflow_models.online import MigrationError
 
 Clone: TypeAlias = Callable[[str], Database]
 
@@ -127,3 +128,37 @@ def test_the_first_revision_goes_down_and_up_again(clone: Clone) -> None:
     migrations.upgrade(database.url(), REVISIONS[0])
 
     assert schema(database) == before
+
+
+def test_a_backfill_that_stopped_half_way_goes_down_and_up_again(clone: Clone) -> None:
+    database, whole = clone("adopted_base_only"), clone(at("adopted_base_only", REVISIONS[-1]))
+    undo = "CREATE TRIGGER undo BEFORE UPDATE ON workflow_execution_logs FOR EACH ROW EXECUTE FUNCTION undo()"
+    database.execute(
+        f"CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; {undo}"
+    )
+    with pytest.raises(MigrationError, match="did not get the organization of their workflow"):
+        migrations.upgrade(database.url())
+
+    migrations.downgrade(database.url(), REVISIONS[0], x={"allow-data-loss": "true"})
+    database.execute("DROP FUNCTION undo() CASCADE")
+    migrations.upgrade(database.url())
+
+    assert schema(database) == schema(whole)
+
+
+def test_a_column_that_cannot_go_keeps_its_triggers(clone: Clone) -> None:
+    # As where the last revision has stopped after its first policy.
+    database = clone(at("adopted", "wf0005"))
+    database.execute(
+        """
+        ALTER POLICY "Workers can view workflow logs" ON workflow_execution_logs
+        USING (organization_id = (SELECT workflow_private.worker_organization()))
+        """
+    )
+
+    with pytest.raises(MigrationError, match="Workers can view workflow logs"):
+        migrations.downgrade(database.url(), REVISIONS[0], x={"allow-data-loss": "true"})
+
+    assert migrations.current(database.url()) == [REVISIONS[2]]
+    migrations.upgrade(database.url())
+    assert schema(database) == schema(clone(at("adopted", REVISIONS[-1])))
