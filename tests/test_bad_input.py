@@ -1020,6 +1020,25 @@ def test_as_the_owner_of_the_tables_a_superuser_upgrades_without_a_warning(
     assert migrations.differences(url) == migrations.differences(database.url()) == []
 
 
+def test_a_role_for_which_no_policy_holds_is_warned_of(
+    upgraded: Database, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not server.own:
+        pytest.skip("the roles of a running server are its own affair")
+    upgraded.execute("ALTER ROLE authenticated BYPASSRLS", user=upgraded.superuser)
+    try:
+        migrations.check(upgraded.url())
+    finally:
+        upgraded.execute("ALTER ROLE authenticated NOBYPASSRLS", user=upgraded.superuser)
+
+    assert warnings(caplog) == [
+        (
+            "warning: role authenticated is above row-level security, and sees every organization. "
+            "Let a superuser run: ALTER ROLE authenticated NOSUPERUSER NOBYPASSRLS;"
+        )
+    ]
+
+
 def test_a_foreign_key_that_does_not_hold_is_warned_of(
     clone: Clone, caplog: pytest.LogCaptureFixture
 ) -> None:

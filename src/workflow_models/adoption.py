@@ -142,6 +142,18 @@ ORDER BY 1
 """
 
 
+# No policy holds for them.
+ROLE_WARNINGS = """
+SELECT format(
+    'role %I is above row-level security, and sees every organization. Let a superuser run: '
+    'ALTER ROLE %I NOSUPERUSER NOBYPASSRLS;',
+    rolname, rolname)
+FROM pg_roles
+WHERE rolname IN ('anon', 'authenticated', 'workflow_worker') AND (rolsuper OR rolbypassrls)
+ORDER BY 1
+"""
+
+
 def foreign_policies(declared: Iterable[str]) -> str:
     """Give a query for a warning of each policy on our tables that is not ours and lets more be seen.
 

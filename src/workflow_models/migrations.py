@@ -32,6 +32,7 @@ from .adoption import (
     KEY_WARNINGS,
     OWNER_WARNINGS,
     PROFILE_WARNINGS,
+    ROLE_WARNINGS,
     STATE,
     TRIGGER_WARNINGS,
     foreign_policies,
@@ -424,7 +425,7 @@ def _warnings(allow_extra: Iterable[str] = ()) -> tuple[str, ...]:
         if found
     }
     policies = foreign_policies(_declared_policies() | allowed)
-    return OWNER_WARNINGS, KEY_WARNINGS, PROFILE_WARNINGS, TRIGGER_WARNINGS, policies
+    return OWNER_WARNINGS, ROLE_WARNINGS, KEY_WARNINGS, PROFILE_WARNINGS, TRIGGER_WARNINGS, policies
 
 
 _NEIGHBOURS = {table.name for table in application_metadata.tables.values()}

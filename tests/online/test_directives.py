@@ -879,6 +879,20 @@ def test_an_index_that_a_foreign_key_needs_is_not_replaced(library: Database, op
     assert index(library) == "CREATE UNIQUE INDEX simple ON library.books USING btree (id, title)"
 
 
+def test_an_index_that_tells_rows_apart_for_publications_is_not_replaced(library: Database, op: Any) -> None:
+    library.execute(
+        """
+        CREATE UNIQUE INDEX simple ON library.books (id, title);
+        ALTER TABLE library.books REPLICA IDENTITY USING INDEX simple
+        """
+    )
+
+    with pytest.raises(MigrationError, match=r"it is the replica identity of library\.books"):
+        create_index_concurrently(op, "books", "simple")
+
+    assert index(library) == "CREATE UNIQUE INDEX simple ON library.books USING btree (id, title)"
+
+
 OTHERS = {
     "an index of another table": "CREATE INDEX simple_ccold ON library.loans (book_id)",
     "a table": "CREATE TABLE library.simple_ccold (id integer)",

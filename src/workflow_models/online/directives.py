@@ -265,7 +265,17 @@ class ConcurrentIndex(MigrateOperation):
         if is_right and not is_aside:
             return
         if found.foreign_keys and not is_right:
-            self._refuse_referenced(found.foreign_keys)
+            self._refuse_to_replace(
+                f"a foreign key needs it: {found.foreign_keys}",
+                "that index, and the key.",
+                "drop the key or let it refer to another one",
+            )
+        if found.identifies and not is_right:
+            self._refuse_to_replace(
+                f"it is the replica identity of {found.table}, whose publications need one",
+                "that index.",
+                "give the table another replica identity",
+            )
         if found.constraint_name and not is_right:
             constraint = statements.identifier(found.constraint_name)
             _run(context, f"ALTER TABLE {statements.relation(self.table)} DROP CONSTRAINT {constraint}")
@@ -304,6 +314,7 @@ class ConcurrentIndex(MigrateOperation):
                 "coalesce('an index of that name stands on ' || i.indrelid::regclass, "
                 "'a relation of that name is there, and is no index') AS in_the_way, "
                 f"coalesce(i.indisvalid, false) AS valid, {statements.INDEX_FACTS} AS facts, "
+                "coalesce(i.indisreplident, false) AS identifies, "
                 "(SELECT conname FROM pg_constraint WHERE conindid = c.oid AND contype IN ('p', 'u', 'x')) "
                 "AS constraint_name, "
                 "(SELECT string_agg(conname || ' of ' || conrelid::regclass, ', ') FROM pg_constraint "
@@ -328,12 +339,12 @@ class ConcurrentIndex(MigrateOperation):
             )
         return found
 
-    def _refuse_referenced(self, foreign_keys: str) -> NoReturn:
+    def _refuse_to_replace(self, why: str, unchanged: str, next_step: str) -> NoReturn:
         raise MigrationError(
             f"the index {self.name} cannot be replaced.",
-            happened=f"it is not as wanted, and a foreign key needs it: {foreign_keys}.",
-            unchanged="that index, and the key.",
-            next_step="drop the key or let it refer to another one, then run the same command again.",
+            happened=f"it is not as wanted, and {why}.",
+            unchanged=unchanged,
+            next_step=f"{next_step}, then run the same command again.",
         )
 
     def _wanted(self, connection: Connection) -> str:

@@ -239,6 +239,10 @@ def set_different_index_aside(name: str, table: str, on_clone: str) -> str:
         RAISE EXCEPTION 'the index % is not as wanted, and a foreign key needs it', existing::regclass
             USING ERRCODE = 'dependent_objects_still_exist', DETAIL = ({constraint} = 'f' LIMIT 1);
     END IF;
+    IF EXISTS (SELECT FROM pg_index WHERE indexrelid = existing AND indisreplident) THEN
+        RAISE EXCEPTION 'the index % is not as wanted, and is the replica identity of its table', existing::regclass
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Give the table another replica identity.';
+    END IF;
     owner := ({constraint} IN ('p', 'u', 'x'));
     IF owner IS NOT NULL THEN
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', {regclass(table)}, owner);
