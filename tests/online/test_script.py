@@ -68,6 +68,24 @@ def test_a_script_waits_for_a_lock_no_longer_than_it_was_told(clone: Clone) -> N
             run(written.stdout, database)
 
 
+def test_a_script_replaces_no_index_by_which_publications_tell_rows_apart(clone: Clone, script: Ran) -> None:
+    database = clone("adopted")
+    database.execute(
+        """
+        DROP INDEX IF EXISTS idx_active_workflows;
+        CREATE UNIQUE INDEX idx_active_workflows ON workflow_definitions (id, name);
+        ALTER TABLE workflow_definitions REPLICA IDENTITY USING INDEX idx_active_workflows
+        """
+    )
+
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="is the replica identity"):
+        run(script.stdout, database)
+
+    assert database.execute(
+        "SELECT indisreplident FROM pg_index WHERE indexrelid = 'idx_active_workflows'::regclass"
+    ) == [(True,)]
+
+
 def test_a_script_says_in_the_database_where_it_ended(empty: Database, script: Ran) -> None:
     run(script.stdout, empty)
 
