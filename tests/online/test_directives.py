@@ -768,6 +768,27 @@ def test_privileges_of_roles_that_are_not_named_stay(library: Database, op: Any)
     ) == [("DELETE", "YES"), ("SELECT", "YES")]
 
 
+def test_what_a_role_has_passed_on_goes_with_its_grant_option(library: Database, op: Any) -> None:
+    library.execute(
+        "GRANT USAGE ON SCHEMA library TO authenticated;"
+        "GRANT SELECT, INSERT ON library.books TO authenticated WITH GRANT OPTION;"
+        "GRANT SELECT ON library.books TO service_role;"
+        "SET ROLE authenticated;"
+        "GRANT SELECT, INSERT ON library.books TO anon, service_role",
+        user=library.superuser,
+    )
+
+    set_privileges(op, "books", "")
+
+    assert library.execute(
+        """
+        SELECT grantee::regrole::text, privilege_type, is_grantable
+        FROM pg_class CROSS JOIN aclexplode(relacl)
+        WHERE relname = 'books' AND grantee <> relowner ORDER BY 1
+        """
+    ) == [("authenticated", "SELECT", False), ("service_role", "SELECT", False)]
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "granted"),
     [

@@ -512,35 +512,43 @@ def privileges(
             CROSS JOIN aclexplode(a.attacl) AS acl JOIN role ON role.oid = acl.grantee"""
     )
 
-    def each(verb: str, direction: str, minuend: str, subtrahend: str) -> str:
-        return f"""
-FOR entry IN
-    WITH object (oid, name) AS (
+    # REVOKE first: of a whole table's privilege it takes the columns' along, which are then given again. It
+    # cascades, since with a grant option goes what was passed on.
+    changes = f"""WITH object (oid, name) AS (
         SELECT {to_oid}(name)::oid, name FROM unnest(ARRAY[{objects}]::text[]) AS name WHERE {to_oid}(name) IS NOT NULL
     ), role (oid, name) AS (
         SELECT oid, rolname::text FROM pg_roles WHERE rolname IN ({roles})
         UNION ALL SELECT 0, 'public'
     ), wanted AS (
-        SELECT object.name, w.*, false
+        SELECT object.name AS object, w.*, false AS grantable
         FROM object CROSS JOIN ({values}) AS w (grantee, privilege, attname) JOIN role ON role.name = w.grantee
-    ), found AS (
+    ), found (object, grantee, privilege, attname, grantable) AS (
             SELECT object.name, role.name, acl.privilege_type, NULL::text, acl.is_grantable
             FROM object JOIN {catalog} AS c ON c.oid = object.oid
             CROSS JOIN aclexplode(coalesce(c.{acl}, acldefault('{default}', c.{owner}))) AS acl
             JOIN role ON role.oid = acl.grantee{of_columns}
+    ), stray AS (
+        SELECT * FROM found EXCEPT SELECT * FROM wanted
+    ), lacking AS (
+        SELECT * FROM wanted EXCEPT SELECT * FROM found AS f WHERE f.attname IS NULL OR NOT EXISTS (
+            SELECT FROM stray AS s
+            WHERE s.attname IS NULL AND (s.object, s.grantee, s.privilege) = (f.object, f.grantee, f.privilege))
     )
-    SELECT d.object, d.grantee, d.privilege, d.attname
-    FROM (SELECT * FROM {minuend} EXCEPT SELECT * FROM {subtrahend})
-        AS d (object, grantee, privilege, attname, grantable)
-LOOP
-    EXECUTE format('{verb} %s%s ON {kind} %s {direction} %s', entry.privilege,
-        coalesce(' (' || quote_ident(entry.attname) || ')', ''), entry.object,
-        CASE entry.grantee WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(entry.grantee) END);
-END LOOP;"""
-
-    # REVOKE first: of a whole table's privilege it takes the columns' along.
-    body = each("REVOKE", "FROM", "found", "wanted") + each("GRANT", "TO", "wanted", "found")
-    return _block(body, declare="entry record;")
+    SELECT string_agg(statement, '; ' ORDER BY verb DESC)
+    FROM (
+        SELECT verb, format('%s %s ON {kind} %s %s %s %s', verb,
+            string_agg(privilege || coalesce(' (' || quote_ident(attname) || ')', ''), ', '), object, direction,
+            CASE grantee WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(grantee) END, behaviour) AS statement
+        FROM (
+            SELECT 'REVOKE' AS verb, 'FROM' AS direction, 'CASCADE' AS behaviour, * FROM stray
+            UNION ALL SELECT 'GRANT', 'TO', '', * FROM lacking
+        ) AS change
+        GROUP BY verb, direction, behaviour, object, grantee
+    ) AS each
+"""
+    return _block(
+        "IF changes IS NOT NULL THEN EXECUTE changes; END IF;", declare=f"changes text := ({changes});"
+    )
 
 
 def _name_of(kind: str, name: str) -> str:
