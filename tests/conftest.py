@@ -108,7 +108,9 @@ def empty_on_new_cluster() -> Iterator[Database]:
         servers.make_roles(server, ["app_owner"])
         executor = NoopExecutor(server.host, server.port, server.user, server.options, "new")
         templates = Templates(executor, "template1")
-        yield templates.clone("empty")
+        database = templates.clone("empty")
+        yield database
+        templates.drop(database)
         templates.close()
 
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 
 import psycopg
@@ -32,7 +33,8 @@ class Database:
 
     name: str
     server: NoopExecutor
-    _requests: dict[frozenset[str], psycopg.Connection[TupleRow]] = field(
+    # Those that stay open, by what they are for: to connect takes longer than most that is done here.
+    _open: dict[object, psycopg.Connection[TupleRow]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -73,15 +75,20 @@ class Database:
     def execute(
         self, script: str, parameters: Mapping[str, object] | None = None, *, user: str = OWNER
     ) -> list[TupleRow]:
-        """Run a script in a connection of its own; the rows of its last statement, if it gives any.
+        """Run a script in a session as new; the rows of its last statement, if it gives any.
 
         Several statements (only without parameters) are one transaction.
         """
-        with self.connect(user) as connection:
+        connection = self._opened((user, get_ident()), user)
+        connection.prepare_threshold = None
+        try:
             cursor = connection.execute(script.encode(), parameters)
             while cursor.nextset():
                 pass
             return cursor.fetchall() if cursor.description else []
+        finally:
+            if not connection.closed:
+                connection.execute("DISCARD ALL")
 
     @contextmanager
     def as_role(
@@ -91,10 +98,7 @@ class Database:
         transaction, which is rolled back."""
         settings = settings or {}
         # One that was set once is never again as if it had not been: its connection is for its like.
-        like = frozenset(settings)
-        if like not in self._requests:
-            self._requests[like] = self.connect("authenticator", autocommit=False)
-        connection = self._requests[like]
+        connection = self._opened(frozenset(settings), "authenticator", autocommit=False)
         assert connection.info.transaction_status == TransactionStatus.IDLE, "one in another"
         for name, value in settings.items():
             connection.execute("SELECT set_config(%s, %s, true)", (name, value))
@@ -104,10 +108,15 @@ class Database:
         finally:
             connection.rollback()
 
+    def _opened(self, purpose: object, user: str, **options: Any) -> psycopg.Connection[TupleRow]:
+        if purpose not in self._open or self._open[purpose].closed:
+            self._open[purpose] = self.connect(user, **options)
+        return self._open[purpose]
+
     def close(self) -> None:
-        """Close what requests came through."""
-        while self._requests:
-            self._requests.popitem()[1].close()
+        """Close what has stayed open."""
+        while self._open:
+            self._open.popitem()[1].close()
 
 
 def template(name: str, *, base: str = "empty") -> Callable[[Builder], Builder]:
@@ -170,6 +179,8 @@ class Templates:
             except BaseException:
                 self._drop(database.name)
                 raise
+            finally:
+                database.close()
             # A clone would wait for its connections to be gone, 100 ms at a time.
             connected = "SELECT FROM pg_stat_activity WHERE datname = %s"
             while self._maintenance.execute(connected, [database.name]).rowcount:

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from tests import catalog
 from tests.databases import Database, Templates
-from tests.ddl.proof import Proof
+from tests.ddl.proof import Proof, stay_prepared
 
 ROWS = """
 INSERT INTO organizations (id, name) SELECT md5('o' || n)::uuid, 'Organization ' || n FROM generate_series(1, 2) AS n;
@@ -55,6 +55,7 @@ class Shared:
         assert self._database is not None
         if user not in self._connections:
             self._connections[user] = self._database.connect(user)
+            stay_prepared(self._connections[user])
         return self._connections[user]
 
     def proof(self, user: str | None = None) -> Proof:

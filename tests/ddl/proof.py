@@ -1,15 +1,39 @@
 """The proof that the package ships, on the databases of these tests."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg._preparing import PrepareManager
+from psycopg.errors import InsufficientPrivilege
 
 from tests.databases import OWNER, Database
 from workflow_models import migrations
 from workflow_models.base import metadata as models
 from workflow_models.ddl import proof
 from workflow_models.ddl.proof import Generated as Generated
+
+
+class _Prepared(PrepareManager):
+    """psycopg forgets what it has prepared with each ROLLBACK, ALTER or DROP; catalogs stay as they are."""
+
+    prepare_threshold = 1
+    prepared_max = 1_000
+
+    def clear(self) -> bool:
+        return False
+
+
+def stay_prepared(connection: Any, _record: object = None) -> None:
+    """Let what a connection reads of the catalogs be planned once."""
+    connection._prepared = _Prepared()
+    connection.execute("SET plan_cache_mode = force_generic_plan")
+    connection.commit()
+    # With a schema of temporary objects that comes and goes all would be planned again.
+    with suppress(InsufficientPrivilege):
+        connection.execute("CREATE TEMPORARY TABLE t (); DROP TABLE t")
+    connection.commit()
 
 
 class Proof(proof.Proof):
@@ -28,6 +52,8 @@ class Proof(proof.Proof):
             sa.create_engine(database.url(each), pool_size=1, max_overflow=0)
             for each in (user or OWNER, database.superuser)
         ]
+        for engine in self._engines:
+            sa.event.listen(engine, "connect", stay_prepared)
         migrating, observing = self._engines
         super().__init__(
             migrating,
