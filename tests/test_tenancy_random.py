@@ -114,11 +114,11 @@ class World:
 
     def operation(self, tenant: Tenant, chance: random.Random) -> Operation:
         kind = chance.random()
-        if kind < 0.65:
-            return Operation(READ, {name: chance.randint(1, self.logs) for name in "abcd"})
         if kind < 0.70:
+            return Operation(READ, {name: chance.randint(1, self.logs) for name in "abcd"})
+        if kind < 0.72:
             return Operation(READ_WITH_ORM, {"id": chance.randint(1, self.logs)})
-        if kind < 0.75:
+        if kind < 0.77:
             return Operation(READ_DEFINITIONS, {})
         whose = chance.choice(self.tenants).organization if kind < 0.80 else tenant.organization
         parameters = {"workflow": chance.choice(self.workflows[whose]), "writer": str(tenant.organization)}
@@ -141,7 +141,7 @@ class World:
             operations = [self.operation(tenant, chance) for _ in range(chance.randint(1, 30))]
             if chance.random() < 0.3:
                 operations.append(self.update(tenant, chance))
-            steps = [(each, each.is_foreign or chance.random() < 0.02) for each in operations]
+            steps = [(each, each.is_foreign or chance.random() < 0.01) for each in operations]
             for is_plain, group in itertools.groupby(steps, is_for_the_driver):
                 if at_once and is_plain:
                     self._execute_at_once(session, tenant, [operation for operation, _ in group], disturb)
