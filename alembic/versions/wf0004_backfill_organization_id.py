@@ -3,7 +3,8 @@
 Why: logs written before the triggers have no organization, or a wrong one where it was filled by hand.
 Locks: rows only, batch by batch, for the backfill; SHARE ROW EXCLUSIVE for an instant on
 workflow_execution_logs and the referenced table for each key; SHARE UPDATE EXCLUSIVE on
-workflow_execution_logs and ROW SHARE on the referenced table while a key is validated.
+workflow_execution_logs and ROW SHARE on the referenced table while a key is validated. ACCESS EXCLUSIVE
+for an instant where a key of that name goes to another table.
 """
 
 from alembic import op
@@ -20,6 +21,8 @@ creates = {"workflow_execution_logs": (_TO_ORGANIZATION, _TO_DEFINITION)}
 
 def upgrade() -> None:
     lift_force()
+    drop_key_to_another_table(_TO_ORGANIZATION, "organizations")
+    drop_key_to_another_table(_TO_DEFINITION, "workflow_definitions")
     fill(passes=8)
     op.create_foreign_key_not_valid(
         _TO_ORGANIZATION,
@@ -52,6 +55,16 @@ def lift_force() -> None:
             f"SELECT FROM pg_class WHERE oid = '{table}'::regclass AND NOT relforcerowsecurity",
             f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY",
         )
+
+
+def drop_key_to_another_table(key: str, referent: str) -> None:
+    """It would refuse rows as soon as they are filled."""
+    op.execute_unless(
+        "SELECT WHERE NOT EXISTS (SELECT FROM pg_constraint "
+        f"WHERE conrelid = 'workflow_execution_logs'::regclass AND conname = '{key}' "
+        f"AND contype = 'f' AND confrelid <> '{referent}'::regclass)",
+        f"ALTER TABLE workflow_execution_logs DROP CONSTRAINT {key}",
+    )
 
 
 def fill(*, passes: int) -> None:

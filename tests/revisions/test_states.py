@@ -273,6 +273,25 @@ def test_what_was_right_after_the_fix_is_not_written_again(clone: Clone) -> None
     assert row_versions(clone("fixed_upgraded")) == row_versions(clone("fixed"))
 
 
+def test_a_key_of_our_name_to_another_table_refuses_no_row_that_is_filled(
+    clone: Clone, head: Snapshot
+) -> None:
+    database = clone("half_fixed")
+    database.execute("""
+        CREATE TABLE departments AS SELECT DISTINCT organization_id AS id
+            FROM workflow_execution_logs WHERE organization_id IS NOT NULL;
+        ALTER TABLE departments ADD PRIMARY KEY (id);
+        ALTER TABLE workflow_execution_logs
+            DROP CONSTRAINT IF EXISTS workflow_execution_logs_organization_id_fkey,
+            ADD CONSTRAINT workflow_execution_logs_organization_id_fkey
+                FOREIGN KEY (organization_id) REFERENCES departments (id)
+    """)
+
+    migrations.upgrade(database.url())
+
+    assert (schema(database), misplaced(database)) == (head, [])
+
+
 # Down, and up again.
 
 
