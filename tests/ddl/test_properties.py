@@ -19,11 +19,14 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    create_engine,
+    event,
     text,
 )
 from sqlalchemy.schema import SchemaItem
 
 from tests.databases import Templates
+from tests.ddl.proof import stay_prepared
 from workflow_models.ddl import Function, Grant, Policy, RowSecurity, Schema, Trigger
 from workflow_models.ddl.declared import compare
 
@@ -190,7 +193,8 @@ MUTATIONS: dict[str, Callable[[Connection], Any]] = {
 @pytest.fixture(scope="module")
 def engine(templates: Templates) -> Iterator[Engine]:
     database = templates.clone("empty")
-    engine = database.engine()
+    engine = create_engine(database.url(), pool_size=1, max_overflow=0)
+    event.listen(engine, "connect", stay_prepared)
     yield engine
     engine.dispose()
     templates.drop(database)
