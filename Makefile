@@ -5,7 +5,9 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Modules are compiled once, and not by each process of each run.
 export PYTHONDONTWRITEBYTECODE =
-PYTEST = $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+# One more than there are processors: some tests wait for somebody.
+WORKERS = $(shell expr 1 + "$$(getconf _NPROCESSORS_ONLN)")
+PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 # The first Python that is new enough; `make PYTHON=…` names another.
 PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
