@@ -37,6 +37,8 @@ class Database:
     _open: dict[object, psycopg.Connection[TupleRow]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    # Those of proofs, which keep their connections.
+    engines: dict[object, Engine] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def superuser(self) -> str:
@@ -117,6 +119,8 @@ class Database:
         """Close what has stayed open."""
         while self._open:
             self._open.popitem()[1].close()
+        while self.engines:
+            self.engines.popitem()[1].dispose()
 
 
 def template(name: str, *, base: str = "empty") -> Callable[[Builder], Builder]:

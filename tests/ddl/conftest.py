@@ -4,13 +4,14 @@
 # ruff: noqa: E501
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from psycopg import Connection
+from psycopg import Connection, DatabaseError
 
 from tests import catalog
-from tests.databases import Database, Templates
+from tests.databases import OWNER, Database, Templates
 from tests.ddl.proof import Proof, stay_prepared
 
 ROWS = """
@@ -31,7 +32,7 @@ class Shared:
         self._templates = templates
         self._state = state
         self._database: Database | None = None
-        self._proofs: dict[str | None, Proof] = {}
+        self._proofs: dict[str, Proof] = {}
         self._connections: dict[str, Connection[Any]] = {}
         self.clean = True
 
@@ -58,7 +59,7 @@ class Shared:
             stay_prepared(self._connections[user])
         return self._connections[user]
 
-    def proof(self, user: str | None = None) -> Proof:
+    def proof(self, user: str = OWNER) -> Proof:
         """What has a connection of its own as that user."""
         assert self._database is not None
         if user not in self._proofs:
@@ -80,6 +81,69 @@ def shared(templates: Templates) -> Iterator[Shared]:
     shared = Shared(templates, "upgraded")
     yield shared
     shared.close()
+
+
+# Whatever has been made in a database, or is set for it; schemas of temporary objects stay.
+MADE = """
+SELECT 'public', n::text FROM pg_namespace AS n WHERE nspname = 'public'
+UNION ALL SELECT 'database', d::text FROM pg_database AS d WHERE datname = current_database()
+UNION ALL SELECT 'setting', s::text FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = setdatabase
+    WHERE datname = current_database()
+UNION ALL SELECT 'role', s::text FROM pg_shdepend AS s JOIN pg_database AS d ON d.oid = dbid
+    WHERE datname = current_database()
+"""
+CATALOGS = """
+SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'oid'
+WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND NOT relisshared
+"""
+OF_CATALOG = """
+UNION ALL SELECT '{0}', c::text FROM {0} AS c
+    WHERE oid >= 16384 AND NOT ('{0}' = 'pg_namespace' AND c::text ~ ',pg_(toast_)?temp_')
+"""
+
+
+class Emptied:
+    """A database that is emptied after each test; one in which something stays is replaced."""
+
+    def __init__(self, templates: Templates) -> None:
+        self._templates = templates
+        self._new()
+
+    def _new(self) -> None:
+        self.database = self._templates.clone("empty")
+        self._connection = self.database.connect(self.database.superuser)
+        self._connection.execute("SET lock_timeout = '1s'")
+        catalogs = self._connection.execute(CATALOGS).fetchall()
+        self._made = MADE + "".join(OF_CATALOG.format(name) for (name,) in catalogs)
+        self._pristine = self._now()
+
+    def _now(self) -> list[Any]:
+        return sorted(self._connection.execute(self._made.encode()).fetchall())
+
+    def empty(self) -> None:
+        with suppress(DatabaseError):
+            self._connection.execute(f"DROP OWNED BY {OWNER} CASCADE")
+        if self._now() != self._pristine:
+            self.close()
+            self._new()
+
+    def close(self) -> None:
+        self._connection.close()
+        self._templates.drop(self.database)
+
+
+@pytest.fixture(scope="module")
+def emptied(templates: Templates) -> Iterator[Emptied]:
+    emptied = Emptied(templates)
+    yield emptied
+    emptied.close()
+
+
+@pytest.fixture
+def empty(emptied: Emptied) -> Iterator[Database]:
+    """As everywhere; the next test gets the same one, and what connections there are know the catalogs."""
+    yield emptied.database
+    emptied.empty()
 
 
 @pytest.fixture

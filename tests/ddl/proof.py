@@ -37,28 +37,24 @@ def stay_prepared(connection: Any, _record: object = None) -> None:
 
 
 class Proof(proof.Proof):
-    """Migrates as one user, and observes as the superuser."""
+    """Migrates as one user, and observes as the superuser.
+
+    The connections stay for the next proof on that database.
+    """
 
     def __init__(
         self,
         database: Database,
         *,
-        user: str | None = None,
+        user: str = OWNER,
         metadata: sa.MetaData | Sequence[sa.MetaData] = models,
         **options: Any,
     ) -> None:
         self.database = database
-        self._engines = [
-            sa.create_engine(database.url(each), pool_size=1, max_overflow=0)
-            for each in (user or OWNER, database.superuser)
-        ]
-        for engine in self._engines:
-            sa.event.listen(engine, "connect", stay_prepared)
-        migrating, observing = self._engines
         super().__init__(
-            migrating,
+            _engine(database, "migrates", user),
             metadata,
-            observer=observing,
+            observer=_engine(database, "observes", database.superuser),
             **{
                 "version_table_schema": migrations.VERSION_TABLE_SCHEMA,
                 "include_object": migrations.include_object,
@@ -66,7 +62,9 @@ class Proof(proof.Proof):
             },
         )
 
-    def close(self) -> None:
-        super().close()
-        for engine in self._engines:
-            engine.dispose()
+
+def _engine(database: Database, purpose: str, user: str) -> sa.Engine:
+    if (purpose, user) not in database.engines:
+        engine = database.engines[purpose, user] = sa.create_engine(database.url(user))
+        sa.event.listen(engine, "connect", stay_prepared)
+    return database.engines[purpose, user]

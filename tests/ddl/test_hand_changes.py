@@ -12,7 +12,7 @@ from tests.ddl.conftest import Shared
 @pytest.mark.parametrize("change", HAND_CHANGES.values(), ids=HAND_CHANGES.keys())
 def test_a_hand_change_is_found_and_undone(change: Change, shared: Shared) -> None:
     database = shared.borrow()
-    proof = shared.proof(database.superuser if change.repaired_by_superuser else None)
+    proof = shared.proof(database.superuser if change.repaired_by_superuser else OWNER)
     shared.connection(database.superuser if change.as_superuser else OWNER).execute(change.sql.encode())
 
     generated = proof.generate()
