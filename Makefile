@@ -26,18 +26,19 @@ test: $(VENV)/.dev
 	$(PYTEST) $(ARGS)
 
 INSTALLED = $(BIN)/python -c 'from tests.server import installed; raise SystemExit(not installed())'
-# What these test is not the server: on one of them is enough.
-ON_ONE_SERVER = tests/online/test_pooler.py tests/test_beside.py tests/test_bench.py tests/test_cli.py \
-	tests/test_daily_work.py tests/test_docs.py tests/test_embedded.py tests/test_extras.py tests/test_isolation.py \
-	tests/test_kit.py tests/test_pytest_plugin.py tests/test_tenancy_random.py tests/test_typescript.py
+# These start their servers themselves, or need none.
+OF_NO_SERVER = tests/test_embedded.py tests/test_extras.py
+# Half of the random operations on each of two servers.
+HALF = TENANCY_OPERATIONS=50000
 
 test-installed: $(VENV)/.dev
 	@if $(INSTALLED); then \
-		set -x; TEST_SERVER=installed $(PYTEST) $(ON_ONE_SERVER:%=--ignore=%) $(ARGS); \
+		set -x; $(HALF) TEST_SERVER=installed $(PYTEST) $(OF_NO_SERVER:%=--ignore=%) $(ARGS); \
 	else echo 'no installed PostgreSQL: the tests run on the embedded one only'; fi
 
 test-embedded: $(VENV)/.dev
-	TEST_SERVER=embedded $(PYTEST) $(ARGS)
+	@if $(INSTALLED); then export $(HALF); fi; \
+		set -x; TEST_SERVER=embedded $(PYTEST) $(ARGS)
 
 check: lint types wheel test-installed test-embedded
 

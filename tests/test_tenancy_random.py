@@ -49,8 +49,10 @@ from workflow_models import WorkflowExecutionLog
 from workflow_models.errors import UnreachableDatabaseError
 from workflow_models.tenancy import AsyncTenantSession, TenantSession
 
-# 100,000 in all; with asyncio each takes twice as long.
-IN_THREADS, IN_TASKS = 70_000, {"postgresql+asyncpg": 20_000, "postgresql+psycopg": 10_000}
+OPERATIONS = int(os.environ.get("TENANCY_OPERATIONS") or 100_000)
+# With asyncio each takes twice as long.
+IN_THREADS = OPERATIONS * 7 // 10
+IN_TASKS = {"postgresql+asyncpg": OPERATIONS * 2 // 10, "postgresql+psycopg": OPERATIONS // 10}
 SEED = int(os.environ.get("TENANCY_SEED") or random.randrange(1 << 32))
 
 ORGANIZATIONS = 6

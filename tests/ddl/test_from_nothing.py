@@ -31,7 +31,7 @@ class Checkout:
         self.folder = folder
         self.database = database
         for name in ("alembic", "src"):
-            shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(PROJECT / name, folder / name)
         shutil.copy(PROJECT / "alembic.ini", folder)
         for revision in (folder / "alembic/versions").glob("*.py"):
             revision.unlink()
