@@ -164,14 +164,14 @@ def comparison(
         path = sorted(visible_schemas(connection), key=lambda schema: schema not in ours)
         # pg_temp last: a clone is never found where the real table is.
         set_path(connection, [*path, _TEMPORARY])
+        visible = visible_schemas(connection)
         sequences = _sequences(collections, tables)
         renamed = renamed_sequences(connection, sequences, tables, _schemas(collections))
         # The core reports what it will drop.
-        found |= _found(connection, collections, tables, [*known, *map(_name, dropped)], renamed)
+        found |= _found(connection, collections, tables, [*known, *map(_name, dropped)], renamed, visible)
         with connection.begin_nested() as made:
-            declared, rewriting = _declared(connection, collections, tables, known, found)
+            declared, rewriting = _declared(connection, collections, tables, known, found, visible)
             made.rollback()
-        visible = visible_schemas(connection)
         standalone = {
             printed(name, each.schema, visible)
             for each in sequences
@@ -184,8 +184,8 @@ def comparison(
         uses = []
         columns_go = any(key[0] == "type" and key not in declared for key in found)
         if columns_go or needs_dependencies(differing):
-            uses = dependencies.read(connection, _targets(connection, tables), _schemas(collections))
-        lost = _on_dropped(connection, dropped)
+            uses = dependencies.read(connection, _targets(connection, tables, visible), _schemas(collections))
+        lost = _on_dropped(connection, dropped, visible)
         savepoint.rollback()
     return Comparison(differing, declared, found, uses, rewriting, lost)
 
@@ -248,9 +248,8 @@ def hold(connection: Connection, relations: Iterable[str]) -> None:
     for name in relations:
         try:
             with connection.begin_nested():
-                before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
-                if _oid(connection, name) is not None:
+                before, _, oid = connection.execute(_PATIENTLY, {"name": name, "patience": _PATIENCE}).one()
+                if oid is not None:
                     connection.exec_driver_sql(
                         f"LOCK TABLE {name} IN ACCESS SHARE MODE", execution_options={"no_parameters": True}
                     )
@@ -268,6 +267,10 @@ def hold(connection: Connection, relations: Iterable[str]) -> None:
             if _sqlstate(error) not in (_NOT_PERMITTED, _WRONG_KIND):
                 raise
 
+
+_PATIENTLY = text("""
+    SELECT current_setting('lock_timeout'), set_config('lock_timeout', :patience, true), to_regclass(:name)
+""")
 
 # A reader waits for both, for the one that waits too.
 _HELD = """
@@ -357,9 +360,16 @@ def _schemas(collections: Sequence[MetaData]) -> list[str]:
     return [schema.name for schema in _items(collections, Schema)]
 
 
-def _oid(connection: Connection, relation: str) -> int | None:
-    oid: int | None = connection.scalar(text("SELECT to_regclass(:name)::oid"), {"name": relation})
-    return oid
+_OIDS = text("""
+    SELECT name, to_regclass(name)::oid FROM unnest(CAST(:names AS text[])) AS name
+    WHERE to_regclass(name) IS NOT NULL
+""")
+
+
+def _oids(connection: Connection, relations: Iterable[str]) -> dict[str, int]:
+    """Give the oids of those relations that there are, by the names that statements say."""
+    names = list(relations)
+    return dict(connection.execute(_OIDS, {"names": names}).all()) if names else {}
 
 
 def qualified(connection: Connection, relation: str) -> str | None:
@@ -380,14 +390,16 @@ def _found(
     tables: Sequence[Table],
     known: Sequence[str],
     renamed: Mapping[DeclaredSequence, str],
+    visible: Sequence[str],
 ) -> Facts:
     """Read what there is.
 
     :param renamed: how declared sequences are called.
+    :param visible: the schemas without which PostgreSQL prints names.
     """
     found: Facts = {}
     schemas = _schemas(collections)
-    there = _targets(connection, tables)
+    there = _targets(connection, tables, visible)
     found |= facts.of_relations(connection, there, schemas, {})
     of_enums, types = facts.of_enums(connection, enums_of(tables), schemas)
     found |= of_enums
@@ -406,15 +418,13 @@ def _found(
     granted_on = [quoted(grant.schema, grant.table) for grant in _items(collections, GrantOn)]
     granted = [
         Target(oid, name)
-        for name in dict.fromkeys([*granted_on, *called.values()])
-        if (oid := _oid(connection, name)) is not None
+        for name, oid in _oids(connection, dict.fromkeys([*granted_on, *called.values()])).items()
     ]
     declared_names = {name: declared for declared, name in called.items()}
     for fact in facts.of_privileges(connection, granted).values():
         fact = replace(fact, on=declared_names.get(fact.on, fact.on))
         found[fact.key] = fact
-    known = [*known, *called.values()]
-    oids = [oid for name in known if (oid := _oid(connection, name)) is not None]
+    oids = [*_oids(connection, [*known, *called.values()]).values()]
     oids += [target.oid for target in (*there, *granted)]
     functions = _items(collections, Function)
     for schema in dict.fromkeys([*schemas, *(function.schema for function in functions)]):
@@ -429,13 +439,17 @@ def _found(
     return found | (facts.of_settings(connection, bodies) if collections else {})
 
 
-def _targets(connection: Connection, tables: Iterable[Table]) -> list[Target]:
-    """Give those of the tables that there are."""
-    visible = visible_schemas(connection)
+def _targets(
+    connection: Connection, tables: Sequence[Table], visible: Sequence[str], schema: str | None = None
+) -> list[Target]:
+    """Give those of the tables that there are.
+
+    :param schema: where to look for them instead of their own.
+    """
+    looked_for = {quoted(schema or table.schema, table.name): table for table in tables}
     return [
-        Target(oid, _name(table), _printed_schema(table, visible))
-        for table in tables
-        if (oid := _oid(connection, _name(table))) is not None
+        Target(oid, _name(looked_for[name]), _printed_schema(looked_for[name], visible))
+        for name, oid in _oids(connection, looked_for).items()
     ]
 
 
@@ -445,6 +459,7 @@ def _declared(
     tables: Sequence[Table],
     known: Sequence[str],
     found: Facts,
+    visible: Sequence[str],
 ) -> tuple[Facts, Collection[Key]]:
     """Give what is declared, and the missing columns for which a table that is there is rewritten."""
     declared: Facts = {}
@@ -453,20 +468,16 @@ def _declared(
     sequences = _sequences(collections, tables)
     # The version table, and the sequences, are there at the latest when a revision runs.
     known = [*known, *(quoted(each.schema, each.name) for each in sequences)]
-    for grant in _items(collections, GrantOn):
-        name = quoted(grant.schema, grant.table)
-        if name in known or _oid(connection, name) is not None:
+    grants = {grant: quoted(grant.schema, grant.table) for grant in _items(collections, GrantOn)}
+    there = {*known, *_oids(connection, grants.values())}
+    for grant, name in grants.items():
+        if name in there:
             granted = _granted(connection, name, f"TABLE {name}", grant.privileges, grant.to)
             declared |= {fact.key: fact for fact in granted}
     lacking = [table for table in tables if not _columns_are_there(table, found)]
-    types = EnumTypes(connection, enums_of(tables), visible_schemas(connection))
+    types = EnumTypes(connection, enums_of(tables), visible)
     functions, substitutes = read_functions(
-        connection,
-        _items(collections, Function),
-        found,
-        visible_schemas(connection),
-        types,
-        tables_stand=not lacking,
+        connection, _items(collections, Function), found, visible, types, tables_stand=not lacking
     )
     declared |= functions
     declared |= facts.of_declared_enums(enums_of(tables))
@@ -475,9 +486,9 @@ def _declared(
     for together in _of_different_names(tables):
         with connection.begin_nested() as made:
             of_tables = _of_tables(
-                connection, together, lacking, _schemas(collections), substitutes, types, found
+                connection, together, lacking, _schemas(collections), substitutes, types, found, visible
             )
-            rewriting |= _rewriting(connection, together, of_tables, found)
+            rewriting |= _rewriting(connection, together, of_tables, found, visible)
             made.rollback()
         declared |= of_tables
     return declared, rewriting
@@ -502,6 +513,7 @@ def _of_tables(
     substitutes: Substitutes,
     types: EnumTypes,
     found: Facts,
+    visible: Sequence[str],
 ) -> Facts:
     """Make clones of tables, and give the facts of them.
 
@@ -510,7 +522,6 @@ def _of_tables(
     declared: Facts = {}
     others = _bare_ones(tables, lacking)
     clone_of = others | {table: table for table in tables}
-    visible = visible_schemas(connection)
     enums = enums_of((*tables, *others.values()))
     used = RelationsAndTypes(connection, (*tables, *others.values()), visible, types)
     clones = connection.execution_options(
@@ -549,7 +560,7 @@ def _of_tables(
                 for key in sorted(table.foreign_key_constraints, key=lambda key: tuple(key.column_keys)):
                     with _named(table):
                         _add(clones, key, others)
-        targets = _clones(connection, tables, visible)
+        targets = _targets(connection, tables, visible, _TEMPORARY)
         with used.clones_are_told(connection, clone_names) as other_names:
             names = {
                 other_names.get(clone.name, clone.name): _printed_name(connection, table, visible)
@@ -627,15 +638,9 @@ def _add(connection: Connection, key: ForeignKeyConstraint, others: Mapping[Tabl
         connection.execute(AddConstraint(key, isolate_from_table=False))
 
 
-def _clones(connection: Connection, tables: Iterable[Table], visible: Sequence[str]) -> list[Target]:
-    return [
-        Target(oid, _name(table), _printed_schema(table, visible))
-        for table in tables
-        if (oid := _oid(connection, quoted(_TEMPORARY, table.name))) is not None
-    ]
-
-
-def _rewriting(connection: Connection, tables: Iterable[Table], declared: Facts, found: Facts) -> set[Key]:
+def _rewriting(
+    connection: Connection, tables: Sequence[Table], declared: Facts, found: Facts, visible: Sequence[str]
+) -> set[Key]:
     missing = {
         key
         for key in declared
@@ -643,7 +648,7 @@ def _rewriting(connection: Connection, tables: Iterable[Table], declared: Facts,
     }
     if not missing:
         return missing
-    return missing & facts.rewriting(connection, _clones(connection, tables, visible_schemas(connection)))
+    return missing & facts.rewriting(connection, _targets(connection, tables, visible, _TEMPORARY))
 
 
 def _of_schema(connection: Connection, schema: Schema) -> Facts:
@@ -710,11 +715,11 @@ def _bare(table: Table, name: str) -> Table:
     )
 
 
-def _on_dropped(connection: Connection, tables: Sequence[Table]) -> Facts:
+def _on_dropped(connection: Connection, tables: Sequence[Table], visible: Sequence[str]) -> Facts:
     """Read what is on tables; nothing of partitions, or of what has some."""
     plain = [
         target
-        for target in _targets(connection, tables)
+        for target in _targets(connection, tables, visible)
         if connection.scalar(
             text("SELECT relkind = 'r' AND NOT relispartition FROM pg_class WHERE oid = :oid"),
             {"oid": target.oid},
