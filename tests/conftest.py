@@ -27,14 +27,23 @@ def pytest_report_header() -> str:
 # The longest first, so that at the end no worker waits for another one; from `--durations=0`.
 LONG = (
     "tests/ddl/test_hand_changes.py",
-    "tests/test_tenancy_random.py",
-    "tests/ddl/test_model_changes.py",
     "tests/revisions/test_states.py",
-    "tests/test_embedded.py",
+    "tests/ddl/test_model_changes.py",
+    "tests/test_tenancy_random.py",
     "tests/test_beside.py",
-    "tests/ddl/test_revision.py",
-    "tests/online/test_kills.py",
     "tests/test_bad_input.py",
+    "tests/online/test_kills.py",
+    "tests/test_pytest_plugin.py",
+    "tests/online/test_pooler.py",
+    "tests/ddl/test_revision.py",
+    "tests/revisions/test_each_revision.py",
+    "tests/test_cli.py",
+    "tests/test_docs.py",
+    "tests/test_export.py",
+    "tests/test_embedded.py",
+    "tests/online/test_directives.py",
+    "tests/test_integrity.py",
+    "tests/test_bench.py",
 )
 
 
