@@ -15,7 +15,7 @@ PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.
 	done)
 
 .NOTPARALLEL:
-.PHONY: upgrade test test-installed test-embedded check fmt lint types wheel bench bench-upgrade
+.PHONY: upgrade test check fmt lint types wheel bench bench-upgrade
 
 # Where no DATABASE_URL is set: a PostgreSQL of the embedded extra, in a folder that is named.
 upgrade: $(VENV)/.user
@@ -25,22 +25,8 @@ upgrade: $(VENV)/.user
 test: $(VENV)/.dev
 	$(PYTEST) $(ARGS)
 
-INSTALLED = $(BIN)/python -c 'from tests.server import installed; raise SystemExit(not installed())'
-# These start their servers themselves, or need none.
-OF_NO_SERVER = tests/test_embedded.py tests/test_extras.py
-# Half of the random operations on each of two servers.
-HALF = TENANCY_OPERATIONS=50000
-
-test-installed: $(VENV)/.dev
-	@if $(INSTALLED); then \
-		set -x; $(HALF) TEST_SERVER=installed $(PYTEST) $(OF_NO_SERVER:%=--ignore=%) $(ARGS); \
-	else echo 'no installed PostgreSQL: the tests run on the embedded one only'; fi
-
-test-embedded: $(VENV)/.dev
-	@if $(INSTALLED); then export $(HALF); fi; \
-		set -x; TEST_SERVER=embedded $(PYTEST) $(ARGS)
-
-check: lint types wheel test-installed test-embedded
+check: lint types wheel
+	TEST_SERVER=each $(PYTEST) $(ARGS)
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff check --fix

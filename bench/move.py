@@ -11,7 +11,7 @@ import time
 import psycopg
 
 from bench.upgrade import OWNER, Place
-from tests.server import make_roles, serve
+from tests.server import chosen, make_roles, serve
 from workflow_models import migrations
 
 MOVES = 5
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("logs", type=int, nargs="+", help="how many logs a workflow has")
     sizes = parser.parse_args().logs
-    with serve() as server:
+    with serve(chosen()[0]) as server:
         make_roles(server)
         with psycopg.connect(
             host=server.host, port=server.port, user=server.user, dbname="postgres", autocommit=True

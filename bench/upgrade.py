@@ -29,7 +29,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, create_engine
 
 from tests.application import script
-from tests.server import Server, choose, cluster, make_roles, serve
+from tests.server import Server, chosen, cluster, make_roles, serve
 from workflow_models.migrations import alembic_config
 
 RESULTS = Path(__file__).with_name("results")
@@ -332,9 +332,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--reader-seconds", type=int, default=15)
     arguments = parser.parse_args()
-    _, binaries = choose()
+    choice = chosen()[0]
+    binaries = choice.binaries
     # On a disk, as a database in use is.
-    with cluster(binaries, Path(tempfile.gettempdir())) if binaries else serve() as server:
+    with cluster(binaries, Path(tempfile.gettempdir())) if binaries else serve(choice) as server:
         make_roles(server)
         found = measure(server, arguments)
     RESULTS.mkdir(exist_ok=True)

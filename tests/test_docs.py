@@ -35,6 +35,7 @@ from tests.pages import (
     is_run_elsewhere,
     title,
 )
+from tests.server import Choice
 from workflow_models import ddl, metadata
 from workflow_models.cli import main
 from workflow_models.ddl.item import items_of
@@ -88,10 +89,11 @@ def database(page: Path, clone: Clone) -> Iterator[Database]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=title)
 def test_every_block_runs_as_written(
-    page: Path, database: Database, checkout: Path, service: Path, programs: Path,
+    page: Path, database: Database, checkout: Path, service: Path, programs: Path, choice: Choice,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    reader = Reader(database, service if title(page) in OF_A_SERVICE else checkout, programs)
+    folder = service if title(page) in OF_A_SERVICE else checkout
+    reader = Reader(database, folder, programs, choice.binaries)
     monkeypatch.setenv("DATABASE_URL", reader.url)
     monkeypatch.setenv("SERVICE_DATABASE_URL", database.url("app_service", "…"))
 

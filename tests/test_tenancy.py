@@ -1295,11 +1295,9 @@ def test_an_async_transaction_takes_one_round_trip_more_than_a_plain_one(
 # Poolers.
 
 
-def test_nothing_outlives_a_transaction_behind_a_pooler(
-    live: Database, postgresql_noproc: NoopExecutor
-) -> None:
+def test_nothing_outlives_a_transaction_behind_a_pooler(live: Database, executor: NoopExecutor) -> None:
     tenants: list[Tenant] = [{"user": ACME_USER.id}, {"organization": GLOBEX}]
-    with pooler(postgresql_noproc) as server, contextlib.ExitStack() as stack:
+    with pooler(executor) as server, contextlib.ExitStack() as stack:
         engine = create_engine(
             replace(live, server=server).url(live.superuser),
             poolclass=NullPool,

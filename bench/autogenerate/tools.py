@@ -179,7 +179,7 @@ def _waits(connection: Connection, options: Mapping[str, Any], database: Databas
 def measure(name: str) -> dict[str, Any]:
     """Give how a tool fares with each change: found, silent, or the error that ends it."""
     results: dict[str, dict[str, str]] = {"hand": {}, "foreign": {}}
-    with servers.serve() as server:
+    with servers.serve(servers.chosen()[0]) as server:
         servers.make_roles(server)
         executor = NoopExecutor(server.host, server.port, server.user, server.options, "bench")
         database = Templates(executor, "template1").clone("upgraded")

@@ -73,7 +73,7 @@ def main() -> None:
 @contextmanager
 def server() -> Iterator[tuple[servers.Server, str | None]]:
     """A cluster of our own, on disk, where commits are flushed; and psql, if there is one."""
-    _, binaries = servers.choose()
+    binaries = servers.chosen()[0].binaries
     if binaries is None:
         raise SystemExit("error: the bench makes a cluster of its own: unset TEST_DATABASE_URL.")
     with servers.cluster(binaries, Path(tempfile.gettempdir())) as place:

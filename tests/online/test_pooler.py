@@ -40,8 +40,8 @@ BUILDING = """
 
 
 @pytest.fixture(scope="module")
-def pooled_server(postgresql_noproc: NoopExecutor) -> Iterator[NoopExecutor]:
-    with pooler(postgresql_noproc) as server:
+def pooled_server(executor: NoopExecutor) -> Iterator[NoopExecutor]:
+    with pooler(executor) as server:
         yield server
 
 
