@@ -14,7 +14,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tests.databases import Database, template
-from tests.server import PASSWORD, Choice, Server
+from tests.server import PASSWORD, Server, chosen
 
 built: list[str] = []
 
@@ -134,8 +134,9 @@ def test_a_new_cluster_has_no_role_of_the_application(empty_on_new_cluster: Data
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_cluster_goes_with_the_process_that_made_it(signum: signal.Signals, choice: Choice) -> None:
-    if choice.binaries is None:
+def test_a_cluster_goes_with_the_process_that_made_it(signum: signal.Signals) -> None:
+    binaries = chosen()[0].binaries
+    if binaries is None:
         pytest.skip("makes no cluster")
     script = """
 import sys
@@ -146,7 +147,7 @@ with cluster(Path(sys.argv[1])) as server:
     sys.stdin.read()
 """
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(choice.binaries)],
+        [sys.executable, "-c", script, str(binaries)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         assert process.stdout
