@@ -84,10 +84,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _module_and_server(nodeid: str) -> str:
-    """What one process runs: a module's tests of one server."""
+    """What one process runs together: a module's tests of one server."""
     function, _, parameters = nodeid.partition("[")
-    kind = re.search(rf"(?:^|-)({'|'.join(servers.KINDS)})(?=-|\]$)", parameters)
-    return function.rpartition("::")[0] + (f"[{kind[1]}]" if kind else "")
+    kinds = "|".join(choice.kind for choice in servers.chosen())
+    of_server = re.search(rf"(?:^|-)({kinds})(?=-|\]$)", parameters)
+    return function.rpartition("::")[0] + (of_server[1] if of_server else "")
 
 
 def pytest_collection_finish() -> None:
