@@ -18,6 +18,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from workflow_models import embedded
 from workflow_models.testing import cluster as clusters
@@ -68,7 +69,11 @@ def chosen() -> Sequence[Choice]:
 
     :raises NoServerError: where there is none of the kind that is asked for.
     """
-    if "TEST_DATABASE_URL" in os.environ:
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        try:
+            make_url(url)
+        except ArgumentError as error:
+            raise NoServerError("TEST_DATABASE_URL is no URL of a database") from error
         return [Choice("running")]
     kind = os.environ.get("TEST_SERVER", "")
     if kind not in ("", "installed", "embedded", "each"):

@@ -21,8 +21,10 @@ creates = {"workflow_execution_logs": (_TO_ORGANIZATION, _TO_DEFINITION)}
 
 def upgrade() -> None:
     lift_force()
-    drop_key_to_another_table(_TO_ORGANIZATION, "organizations")
-    drop_key_to_another_table(_TO_DEFINITION, "workflow_definitions")
+    drop_other_constraint(_TO_ORGANIZATION, "organizations", "(organization_id)", "(id)")
+    drop_other_constraint(
+        _TO_DEFINITION, "workflow_definitions", "(workflow_id, organization_id)", "(id, organization_id)"
+    )
     fill(passes=8)
     op.create_foreign_key_not_valid(
         _TO_ORGANIZATION,
@@ -57,12 +59,13 @@ def lift_force() -> None:
         )
 
 
-def drop_key_to_another_table(key: str, referent: str) -> None:
-    """It would refuse rows as soon as they are filled."""
+def drop_other_constraint(key: str, referent: str, columns: str, referred: str) -> None:
+    """One of the key's name that is something else could refuse rows as soon as they are filled."""
     op.execute_unless(
         "SELECT WHERE NOT EXISTS (SELECT FROM pg_constraint "
         f"WHERE conrelid = 'workflow_execution_logs'::regclass AND conname = '{key}' "
-        f"AND contype = 'f' AND confrelid <> '{referent}'::regclass)",
+        f"AND contype IN ('f', 'c') AND NOT (confrelid = '{referent}'::regclass "
+        f"AND pg_get_constraintdef(oid) LIKE 'FOREIGN KEY {columns} REFERENCES %{referred}%'))",
         f"ALTER TABLE workflow_execution_logs DROP CONSTRAINT {key}",
     )
 

@@ -789,6 +789,61 @@ def test_what_a_role_has_passed_on_goes_with_its_grant_option(library: Database,
     ) == [("authenticated", "SELECT", False), ("service_role", "SELECT", False)]
 
 
+PRIVILEGES = """
+    SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type, is_grantable,
+        grantor = relowner
+    FROM pg_class CROSS JOIN aclexplode(relacl) WHERE relname = 'books' AND grantee <> relowner ORDER BY 1, 4
+"""
+
+
+def test_a_role_keeps_what_another_that_is_named_had_passed_on_to_it(library: Database, op: Any) -> None:
+    library.execute(
+        "GRANT USAGE ON SCHEMA library TO service_role, authenticated;"
+        "GRANT SELECT ON library.books TO service_role WITH GRANT OPTION; SET ROLE service_role;"
+        "GRANT SELECT ON library.books TO authenticated WITH GRANT OPTION; SET ROLE authenticated;"
+        "GRANT SELECT ON library.books TO anon",
+        user=library.superuser,
+    )
+
+    op.set_privileges("TABLE", "books", dict.fromkeys(("service_role", "authenticated", "anon"), ("SELECT",)))
+
+    assert library.execute(PRIVILEGES) == [
+        ("anon", "SELECT", False, True),
+        ("authenticated", "SELECT", False, True),
+        ("service_role", "SELECT", False, True),
+    ]
+
+
+def test_what_a_role_that_is_not_named_has_passed_on_stays(library: Database, op: Any) -> None:
+    library.execute(
+        "GRANT USAGE ON SCHEMA library TO service_role;"
+        "GRANT SELECT ON library.books TO authenticated;"
+        "GRANT SELECT ON library.books TO service_role WITH GRANT OPTION; SET ROLE service_role;"
+        "GRANT SELECT ON library.books TO authenticated, anon WITH GRANT OPTION;"
+        "GRANT SELECT ON library.books TO PUBLIC",
+        user=library.superuser,
+    )
+
+    for _ in range(2):
+        op.set_privileges("TABLE", "books", {"authenticated": ("SELECT",), "anon": ()})
+
+        assert library.execute(PRIVILEGES) == [
+            ("PUBLIC", "SELECT", False, False),
+            ("anon", "SELECT", True, False),
+            ("authenticated", "SELECT", True, False),
+            ("authenticated", "SELECT", False, True),
+            ("service_role", "SELECT", True, True),
+        ]
+
+
+def test_everybody_may_be_named_and_nobody(library: Database, op: Any) -> None:
+    op.set_privileges("TABLE", "books", {"PUBLIC": ("SELECT",)})
+    assert library.execute(PRIVILEGES) == [("PUBLIC", "SELECT", False, True)]
+
+    op.set_privileges("TABLE", "books", {})
+    assert library.execute(PRIVILEGES) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "granted"),
     [

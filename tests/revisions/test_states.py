@@ -273,18 +273,31 @@ def test_what_was_right_after_the_fix_is_not_written_again(clone: Clone) -> None
     assert row_versions(clone("fixed_upgraded")) == row_versions(clone("fixed"))
 
 
-def test_a_key_of_our_name_to_another_table_refuses_no_row_that_is_filled(
-    clone: Clone, head: Snapshot
+@pytest.mark.parametrize(
+    ("name", "constraint"),
+    [
+        ("organization_id_fkey", "FOREIGN KEY (organization_id) REFERENCES departments (id)"),
+        ("organization_id_fkey", "FOREIGN KEY (organization_id) REFERENCES organizations (legacy) NOT VALID"),
+        ("organization_id_fkey", "CHECK (organization_id IS NULL) NOT VALID"),
+        (
+            "workflow_id_organization_id_fkey",
+            "FOREIGN KEY (organization_id) REFERENCES workflow_definitions (id) NOT VALID",
+        ),
+    ],
+    ids=["to another table", "to another column", "check", "from another column"],
+)
+def test_a_constraint_of_our_name_refuses_no_row_that_is_filled(
+    name: str, constraint: str, clone: Clone, head: Snapshot
 ) -> None:
     database = clone("half_fixed")
-    database.execute("""
+    database.execute(f"""
         CREATE TABLE departments AS SELECT DISTINCT organization_id AS id
             FROM workflow_execution_logs WHERE organization_id IS NOT NULL;
         ALTER TABLE departments ADD PRIMARY KEY (id);
+        ALTER TABLE organizations ADD legacy uuid UNIQUE;
         ALTER TABLE workflow_execution_logs
-            DROP CONSTRAINT IF EXISTS workflow_execution_logs_organization_id_fkey,
-            ADD CONSTRAINT workflow_execution_logs_organization_id_fkey
-                FOREIGN KEY (organization_id) REFERENCES departments (id)
+            DROP CONSTRAINT IF EXISTS workflow_execution_logs_{name},
+            ADD CONSTRAINT workflow_execution_logs_{name} {constraint}
     """)
 
     migrations.upgrade(database.url())

@@ -191,7 +191,8 @@ class Step(MigrateOperation):
     ) -> None:
         """Give each of these roles exactly these privileges, and PUBLIC none; other roles are left alone.
 
-        What a role could pass on and has passed on goes with that.
+        What a role could pass on and has passed on goes with that; what a role that is not named has passed
+        on stays.
 
         :param kind: ``TABLE``, ``SEQUENCE``, ``FUNCTION`` or ``SCHEMA``.
         :param name: of one of them, or of several.

@@ -482,11 +482,12 @@ _GRANTABLE = {
 def privileges(
     kind: str, names: Iterable[str], granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]]
 ) -> str:
-    """Give each of these roles exactly these privileges on objects, and PUBLIC none.
+    """Let the owner of objects have given each of these roles exactly these privileges, and PUBLIC none.
 
     Objects and roles that do not exist are passed over, roles that are not named are left alone. In one
     statement, so that nobody is without a privilege in between.
     """
+    granted = {"public" if role.upper() == "PUBLIC" else role: each for role, each in granted.items()}
     wanted = [
         (role, privilege, column)
         for role, privileges in granted.items()
@@ -508,16 +509,19 @@ def privileges(
         else """
             UNION
             SELECT object.name, role.name, acl.privilege_type, a.attname::text, acl.is_grantable
-            FROM object JOIN pg_attribute AS a ON a.attrelid = object.oid AND NOT a.attisdropped
-            CROSS JOIN aclexplode(a.attacl) AS acl JOIN role ON role.oid = acl.grantee"""
+            FROM object JOIN pg_class AS c ON c.oid = object.oid
+            JOIN pg_attribute AS a ON a.attrelid = object.oid AND NOT a.attisdropped
+            CROSS JOIN aclexplode(a.attacl) AS acl JOIN role ON role.oid = acl.grantee
+            WHERE acl.grantor = c.relowner"""
     )
 
     # REVOKE first: of a whole table's privilege it takes the columns' along, which are then given again. It
-    # cascades, since with a grant option goes what was passed on.
+    # cascades, since with a grant option goes what was passed on; what others gave can be neither counted on
+    # nor revoked.
     changes = f"""WITH object (oid, name) AS (
         SELECT {to_oid}(name)::oid, name FROM unnest(ARRAY[{objects}]::text[]) AS name WHERE {to_oid}(name) IS NOT NULL
     ), role (oid, name) AS (
-        SELECT oid, rolname::text FROM pg_roles WHERE rolname IN ({roles})
+        SELECT oid, rolname::text FROM pg_roles WHERE rolname = ANY (ARRAY[{roles}]::text[])
         UNION ALL SELECT 0, 'public'
     ), wanted AS (
         SELECT object.name AS object, w.*, false AS grantable
@@ -526,7 +530,8 @@ def privileges(
             SELECT object.name, role.name, acl.privilege_type, NULL::text, acl.is_grantable
             FROM object JOIN {catalog} AS c ON c.oid = object.oid
             CROSS JOIN aclexplode(coalesce(c.{acl}, acldefault('{default}', c.{owner}))) AS acl
-            JOIN role ON role.oid = acl.grantee{of_columns}
+            JOIN role ON role.oid = acl.grantee
+            WHERE acl.grantor = c.{owner}{of_columns}
     ), stray AS (
         SELECT * FROM found EXCEPT SELECT * FROM wanted
     ), lacking AS (
