@@ -71,6 +71,11 @@ class Database:
             autocommit=autocommit,
         )
 
+    @property
+    def observer(self) -> psycopg.Connection[TupleRow]:
+        """The superuser's connection that stays open, to read what there is."""
+        return self._opened("observer", self.superuser)
+
     def engine(self, user: str = OWNER, **options: Any) -> Engine:
         return create_engine(self.url(user), poolclass=NullPool, **options)
 

@@ -88,8 +88,7 @@ STATE = " UNION ALL ".join(
 
 def state(database: Database) -> object:
     """Everything of the database, for comparing."""
-    with database.connect(database.superuser) as connection:
-        return sorted(connection.execute(STATE).fetchall()), rows(connection)
+    return sorted(database.observer.execute(STATE).fetchall()), rows(database.observer)
 
 
 @pytest.fixture

@@ -112,8 +112,7 @@ class Service:
         return [revision for (revision,) in found]
 
     def schema(self) -> Snapshot:
-        with self.database.connect(self.database.superuser) as connection:
-            return snapshot(connection)
+        return snapshot(self.database.observer)
 
 
 def _alembic_in(folder: str, arguments: list[str]) -> None:

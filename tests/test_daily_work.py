@@ -103,8 +103,7 @@ class Checkout:
         return made
 
     def schema(self) -> Snapshot:
-        with self.database.connect(self.database.superuser) as connection:
-            return snapshot(connection)
+        return snapshot(self.database.observer)
 
 
 def _alembic_in(folder: Path, arguments: list[str]) -> None:

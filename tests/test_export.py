@@ -93,8 +93,7 @@ def push(request: pytest.FixtureRequest) -> Push:
 
 
 def schema(database: Database) -> object:
-    with database.connect(database.superuser) as connection:
-        return snapshot(connection)
+    return snapshot(database.observer)
 
 
 def version(database: Database) -> str:
@@ -126,13 +125,11 @@ def test_the_files_stop_where_rows_are_to_be_filled_and_go_on_once_they_are(
     clone: Clone, upgraded: Database, files: list[MigrationFile], push: Push, state: str
 ) -> None:
     database = clone(state)
-    with database.connect(database.superuser) as connection:
-        before = rows(connection)
+    before = rows(database.observer)
     stops = next(number for number, file in enumerate(files) if file.refuses_unfilled)
     push(database, files[:stops])
-    with database.connect(database.superuser) as connection:
-        misplaced = misplaced_logs(connection)
-        assert misplaced
+    misplaced = misplaced_logs(database.observer)
+    assert misplaced
 
     with pytest.raises(psycopg.Error) as refused:
         push(database, files[stops:])
@@ -141,16 +138,14 @@ def test_the_files_stop_where_rows_are_to_be_filled_and_go_on_once_they_are(
     assert refused.value.diag.message_detail == (
         f"Run `alembic upgrade {FILLING}`, which fills them batch by batch, then this again."
     )
-    with database.connect(database.superuser) as connection:
-        assert misplaced_logs(connection) == misplaced
+    assert misplaced_logs(database.observer) == misplaced
 
     migrations.upgrade(database.url(), FILLING)
     push(database, files[stops:])
 
     assert (schema(database), version(database)) == (schema(upgraded), HEAD)
-    with database.connect(database.superuser) as connection:
-        assert rows_like(rows(connection), before) == before
-        assert misplaced_logs(connection) == []
+    assert rows_like(rows(database.observer), before) == before
+    assert misplaced_logs(database.observer) == []
 
 
 def test_each_file_after_a_backfill_refuses_rows_that_are_not_filled(

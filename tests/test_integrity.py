@@ -111,8 +111,7 @@ def organizations_of(database: Database, workflow: UUID) -> list[tuple[Any, ...]
 
 
 def misplaced(database: Database) -> list[tuple[Any, ...]]:
-    with database.connect(database.superuser) as connection:
-        return misplaced_logs(connection)
+    return misplaced_logs(database.observer)
 
 
 # Writers, one at a time.

@@ -163,8 +163,7 @@ def no_log_is_lost_or_altered(live: Database, before: Rows, ended: set[int], ope
 
 
 def every_log_has_the_organization_of_its_definition(live: Database) -> None:
-    with live.connect(live.superuser) as connection:
-        assert misplaced_logs(connection) == []
+    assert misplaced_logs(live.observer) == []
     of_global_workflows = live.execute(
         """
         SELECT DISTINCT log.organization_id
@@ -391,13 +390,11 @@ def comes_to_wait_for(live: Database, connection: Connection, upgrade: Future[No
 
 
 def schema(live: Database) -> Snapshot:
-    with live.connect(live.superuser) as connection:
-        return snapshot(connection)
+    return snapshot(live.observer)
 
 
 def kept(live: Database) -> Rows:
-    with live.connect(live.superuser) as connection:
-        return rows(connection)
+    return rows(live.observer)
 
 
 def everything(live: Database) -> tuple[Snapshot, Rows, dict[int, UUID | None]]:

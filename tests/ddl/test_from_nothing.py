@@ -60,8 +60,7 @@ class Checkout:
 
 
 def snapshots(database: Database) -> tuple[catalog.Snapshot, catalog.Snapshot]:
-    with database.connect(database.superuser) as connection:
-        return catalog.snapshot(connection), catalog.foreign_snapshot(connection)
+    return catalog.snapshot(database.observer), catalog.foreign_snapshot(database.observer)
 
 
 @pytest.fixture

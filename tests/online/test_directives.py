@@ -110,12 +110,11 @@ class Catalog:
 
 
 def catalog(library: Database) -> Catalog:
-    with library.connect() as connection:
-        rows = [
-            (kind, *row)
-            for kind, query in CATALOG.items()
-            for row in sorted(connection.execute(query.encode()), key=str)
-        ]
+    rows = [
+        (kind, *row)
+        for kind, query in CATALOG.items()
+        for row in sorted(library.observer.execute(query.encode()), key=str)
+    ]
     return Catalog([row[:3] for row in rows], rows)
 
 

@@ -57,9 +57,8 @@ def upgrade_killed_after(statements: int, url: str) -> None:
 
 
 def ends(database: Database) -> Any:
-    with database.connect(database.superuser) as connection:
-        assert misplaced_logs(connection) == []
-        return snapshot(connection), rows(connection)
+    assert misplaced_logs(database.observer) == []
+    return snapshot(database.observer), rows(database.observer)
 
 
 def until_gone(observer: psycopg.Connection[Any], pid: int) -> None:

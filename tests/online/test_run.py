@@ -413,8 +413,7 @@ def looked_at(request: pytest.FixtureRequest, clone: Clone) -> Iterator[Database
 
 
 def relations(database: Database) -> object:
-    with database.connect(database.superuser) as connection:
-        return snapshot(connection), database.execute("SELECT oid, relname FROM pg_class ORDER BY 1")
+    return snapshot(database.observer), database.execute("SELECT oid, relname FROM pg_class ORDER BY 1")
 
 
 def test_check_neither_waits_for_a_migrator_nor_changes_anything(looked_at: Database) -> None:

@@ -33,8 +33,7 @@ def run(script: str, database: Database) -> None:
 
 
 def schema(database: Database) -> object:
-    with database.connect(database.superuser) as connection:
-        return snapshot(connection)
+    return snapshot(database.observer)
 
 
 def test_a_script_is_written_without_a_server_and_to_stdout_only(script: Ran) -> None:
@@ -97,14 +96,12 @@ def test_a_script_keeps_every_row_and_gives_each_log_its_organization(
     clone: Clone, script: Ran, state: str
 ) -> None:
     database = clone(state)
-    with database.connect(database.superuser) as connection:
-        before = rows(connection)
+    before = rows(database.observer)
 
     run(script.stdout, database)
 
-    with database.connect(database.superuser) as connection:
-        assert rows_like(rows(connection), before) == before
-        assert misplaced_logs(connection) == []
+    assert rows_like(rows(database.observer), before) == before
+    assert misplaced_logs(database.observer) == []
 
 
 def test_a_script_that_was_run_can_be_gone_on_from_online(empty: Database, script: Ran) -> None:

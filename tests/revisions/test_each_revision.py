@@ -22,13 +22,11 @@ each_climber = pytest.mark.parametrize("start", CLIMBERS)
 
 
 def schema(database: Database) -> Snapshot:
-    with database.connect(database.superuser) as connection:
-        return snapshot(connection)
+    return snapshot(database.observer)
 
 
 def found(database: Database) -> tuple[Snapshot, Rows]:
-    with database.connect(database.superuser) as connection:
-        return snapshot(connection), rows(connection)
+    return snapshot(database.observer), rows(database.observer)
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,7 @@ def test_a_revision_keeps_every_row_down_and_up_again(round_trip: RoundTrip) -> 
 def test_every_log_has_its_organization_from_the_backfill_on(clone: Clone, start: str) -> None:
     database = clone(at(start, "wf0004"))
 
-    with database.connect(database.superuser) as connection:
-        assert misplaced_logs(connection) == []
+    assert misplaced_logs(database.observer) == []
 
 
 @each_climber

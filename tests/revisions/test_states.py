@@ -52,18 +52,15 @@ class Found:
 
 
 def found(database: Database) -> Found:
-    with database.connect(database.superuser) as connection:
-        return Found(snapshot(connection), foreign_snapshot(connection), rows(connection))
+    return Found(snapshot(database.observer), foreign_snapshot(database.observer), rows(database.observer))
 
 
 def schema(database: Database) -> Snapshot:
-    with database.connect(database.superuser) as connection:
-        return snapshot(connection)
+    return snapshot(database.observer)
 
 
 def misplaced(database: Database) -> list[tuple[object, ...]]:
-    with database.connect(database.superuser) as connection:
-        return misplaced_logs(connection)
+    return misplaced_logs(database.observer)
 
 
 @pytest.fixture(scope="module")
@@ -584,20 +581,18 @@ def a_writer(database: Database) -> Iterator[None]:
 
 
 def files(database: Database) -> dict[str, tuple[str, int, int]]:
-    with database.connect() as connection:
-        return index_files(connection)
+    return index_files(database.observer)
 
 
 def row_versions(database: Database) -> list[tuple[object, ...]]:
     """Where each row stands, and which transaction wrote it: any write changes both."""
-    with database.connect() as connection:
-        return [
-            tuple(row)
-            for table in TABLES
-            for row in connection.execute(
-                f"SELECT id::text, ctid::text, xmin::text FROM {table} ORDER BY id".encode()
-            )
-        ]
+    return [
+        tuple(row)
+        for table in TABLES
+        for row in database.observer.execute(
+            f"SELECT id::text, ctid::text, xmin::text FROM {table} ORDER BY id".encode()
+        )
+    ]
 
 
 def test_a_policy_that_the_application_renamed_stays_and_is_told_of(

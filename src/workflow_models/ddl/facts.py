@@ -159,7 +159,7 @@ def _of_targets(
     if not each:
         # To plan it takes longer than to read a table.
         return {}
-    rows = connection.execute(query, {"targets": json.dumps(each), **parameters})
+    rows = connection.execute(query, {"targets": json.dumps(each), **parameters}).all()
     return {fact.key: fact for on, *row in rows for fact in _each(on, [row])}
 
 
@@ -170,7 +170,7 @@ def of_functions(connection: Connection, oid: int, schema: str, names: Sequence[
     :param names: of those that are read; None for all.
     """
     read = {"oid": oid, "schema": schema, "names": None if names is None else list(names)}
-    return _facts(schema, connection.execute(FUNCTIONS, read))
+    return _facts(schema, connection.execute(FUNCTIONS, read).all())
 
 
 def of_schema(
@@ -302,7 +302,7 @@ _ITEM = re.compile(r"'(?:[^']|'')*'::character varying")
 
 def _exact(statement: str) -> str:
     """Write such a list so that PostgreSQL prints the same again."""
-    return _LIST.sub(r"(ARRAY[\1]::character varying[])::text[]", statement)
+    return _LIST.sub(lambda found: f"(ARRAY[{found[1]}]::character varying[])::text[]", statement)
 
 
 def _canonical(value: str) -> str:
