@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.application import script
 from tests.application.states import at
-from tests.catalog import rows
+from tests.catalog import misplaced_logs, rows, snapshot
 from tests.command import alembic, forked
 from tests.databases import Database
 from tests.server import PASSWORD, Server
@@ -140,8 +140,18 @@ def test_a_malformed_url_is_refused_and_not_repeated(url: str) -> None:
 def test_a_variable_that_is_empty_is_not_passed_over(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "")
 
-    with pytest.raises(MigrationError, match=f"{variable} is set, but empty"):
+    with pytest.raises(MigrationError, match=f"{variable} is given, but empty"):
         migrations.database_url()
+
+
+@pytest.mark.parametrize("option", ["url=", "url"])
+def test_an_option_that_is_empty_is_not_passed_over(
+    empty: Database, unchanged: Unchanged, option: str
+) -> None:
+    ran = alembic("-x", option, "upgrade", "head", DATABASE_URL=unchanged(empty).url())
+
+    assert (ran.status, ran.stdout) == (1, "")
+    assert "Happened: -x url is given, but empty." in ran.stderr
 
 
 @pytest.mark.parametrize("nothing", ["", None])
@@ -355,8 +365,10 @@ def test_an_option_that_cannot_be_used_is_a_usage_error(
     [
         (("upgrade", "wf0042"), "Can't locate revision identified by 'wf0042'"),
         (("downgrade", "-9"), "Relative revision -9 didn't produce 9 migrations"),
+        (("upgrade", ""), "no revision is named"),
+        (("downgrade", ""), "no revision is named"),
     ],
-    ids=["unknown revision", "further down than base"],
+    ids=["unknown revision", "further down than base", "no revision", "none to go down to"],
 )
 def test_a_revision_that_there_is_not_is_an_error_like_any_other(
     upgraded: Database, unchanged: Unchanged, arguments: tuple[str, ...], told: str
@@ -394,6 +406,21 @@ def make_migrator() -> Iterator[Callable[[Database], str]]:
             f"REASSIGN OWNED BY {name} TO {database.superuser}; DROP OWNED BY {name}; DROP ROLE {name}",
             user=database.superuser,
         )
+
+
+@pytest.mark.parametrize("kind", ["Migrator", "migrator.of", 'the "migrator"'])
+def test_a_role_of_any_name_may_migrate(empty: Database, kind: str) -> None:
+    name = f"{kind} {empty.name}"
+    role, database = sql.Identifier(name), sql.Identifier(empty.name)
+    with empty.connect(empty.superuser) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, PASSWORD))
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, role))
+        try:
+            migrations.upgrade(empty.url(name))
+            migrations.check(empty.url(name))
+        finally:
+            connection.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(role))
+            connection.execute(sql.SQL("DROP OWNED BY {}; DROP ROLE {}").format(role, role))
 
 
 def statements(refused: str) -> str:
@@ -599,7 +626,8 @@ THERE = {
         "ALTER TABLE workflow_execution_logs ALTER error_details TYPE jsonb USING to_jsonb(error_details)",
         "column public.workflow_execution_logs.error_details has type jsonb, not text.",
         (
-            "ALTER TABLE public.workflow_execution_logs ALTER COLUMN error_details TYPE text; "
+            "ALTER TABLE public.workflow_execution_logs ALTER COLUMN error_details TYPE text "
+            "USING error_details::text; "
             "-- or rename the table, if it is another"
         ),
     ),
@@ -614,6 +642,24 @@ THERE = {
         (
             "ALTER TABLE public.workflow_execution_logs ALTER COLUMN organization_id TYPE uuid "
             "USING organization_id::uuid;"
+        ),
+    ),
+    "a column of another type that views show": (
+        """
+        DROP VIEW workflow_report;
+        ALTER TABLE workflow_execution_logs ALTER execution_end TYPE timestamp;
+        CREATE VIEW ends AS SELECT execution_end FROM workflow_execution_logs;
+        CREATE VIEW latest AS SELECT max(execution_end) FROM workflow_execution_logs
+        """,
+        (
+            "column public.workflow_execution_logs.execution_end has type timestamp without time zone, "
+            "not timestamp with time zone."
+        ),
+        (
+            "ALTER TABLE public.workflow_execution_logs ALTER COLUMN execution_end "
+            "TYPE timestamp with time zone USING execution_end AT TIME ZONE 'UTC'; "
+            "-- or in whatever zone it was written; without these views, which use it: ends, latest; "
+            "or rename the table, if it is another"
         ),
     ),
     "a view of our name": (
@@ -652,7 +698,7 @@ THERE = {
         """,
         "column public.organizations.id has type text, not uuid.",
         (
-            "ALTER TABLE public.organizations ALTER COLUMN id TYPE uuid; "
+            "ALTER TABLE public.organizations ALTER COLUMN id TYPE uuid USING id::uuid; "
             "-- or rename the table, if it is another"
         ),
     ),
@@ -711,6 +757,129 @@ def test_organizations_that_no_key_can_refer_to_are_refused_before_the_first_ste
     database.execute(statement)
 
     assert "public.organizations" in refused_upgrade(unchanged(database).url())
+
+
+# What is refused, and what undoes it, as the message says.
+MENDABLE = {
+    "organizations of another name": (
+        "ALTER TABLE organizations RENAME TO tenants",
+        ["workflow_definitions.organization_id refers to tenants, and there is no public.organizations."],
+    ),
+    "organizations in another schema": (
+        "CREATE SCHEMA core; ALTER TABLE organizations SET SCHEMA core",
+        [
+            (
+                "workflow_definitions.organization_id refers to core.organizations, "
+                "and there is no public.organizations."
+            )
+        ],
+    ),
+    "an identity": (
+        """
+        ALTER TABLE workflow_execution_logs ALTER id DROP DEFAULT;
+        DROP SEQUENCE workflow_execution_logs_id_seq;
+        ALTER TABLE workflow_execution_logs ALTER id ADD GENERATED BY DEFAULT AS IDENTITY
+        """,
+        ["public.workflow_execution_logs.id is an identity column, not a bigserial."],
+    ),
+    "a time without a zone": (
+        """
+        ALTER TABLE workflow_execution_logs
+            ALTER execution_end TYPE timestamp USING execution_end AT TIME ZONE 'UTC'
+        """,
+        [
+            (
+                "column public.workflow_execution_logs.execution_end has type timestamp without time zone, "
+                "not timestamp with time zone."
+            )
+        ],
+    ),
+    "a smaller number": (
+        """
+        DROP POLICY "Users can view their execution steps" ON workflow_execution_steps;
+        ALTER TABLE workflow_execution_logs ALTER id TYPE integer;
+        ALTER SEQUENCE workflow_execution_logs_id_seq AS integer
+        """,
+        ["column public.workflow_execution_logs.id has type integer, not bigint."],
+    ),
+    "an enum type with a default": (
+        """
+        CREATE TYPE kind AS ENUM ('manual', 'schedule', 'event', 'condition');
+        ALTER TABLE workflow_definitions ALTER trigger_type TYPE kind USING trigger_type::kind,
+            ALTER trigger_type SET DEFAULT 'manual'
+        """,
+        ["column public.workflow_definitions.trigger_type has type kind, not text."],
+    ),
+    "rows without a value": (
+        """
+        ALTER TABLE workflow_definitions ALTER name DROP NOT NULL;
+        UPDATE workflow_definitions SET name = NULL;
+        ALTER TABLE workflow_execution_logs ALTER workflow_id DROP NOT NULL, ALTER created_at DROP NOT NULL;
+        UPDATE workflow_execution_logs SET workflow_id = NULL WHERE id % 10 = 0;
+        UPDATE workflow_execution_logs SET created_at = NULL WHERE id % 20 = 1
+        """,
+        [
+            "16 rows of workflow_execution_logs have no created_at.",
+            "32 rows of workflow_execution_logs have no workflow_id.",
+            "8 rows of workflow_definitions have no name.",
+        ],
+    ),
+    "rows that refer to nothing": (
+        """
+        ALTER TABLE workflow_execution_logs DROP CONSTRAINT workflow_execution_logs_workflow_id_fkey;
+        ALTER TABLE workflow_execution_logs DROP CONSTRAINT workflow_execution_logs_trigger_id_fkey;
+        ALTER TABLE workflow_definitions DROP CONSTRAINT workflow_definitions_organization_id_fkey,
+            DROP CONSTRAINT workflow_definitions_created_by_fkey;
+        UPDATE workflow_execution_logs SET workflow_id = gen_random_uuid() WHERE id % 10 = 0;
+        UPDATE workflow_execution_logs SET trigger_id = gen_random_uuid() WHERE id % 20 = 1;
+        UPDATE workflow_definitions SET created_by = gen_random_uuid();
+        UPDATE workflow_definitions SET organization_id = gen_random_uuid() WHERE organization_id IS NULL
+        """,
+        [
+            "16 rows of workflow_execution_logs refer with trigger_id to no row of public.workflow_triggers.",
+            "2 rows of workflow_definitions refer with organization_id to no row of public.organizations.",
+            (
+                "32 rows of workflow_execution_logs refer with workflow_id "
+                "to no row of public.workflow_definitions."
+            ),
+            "8 rows of workflow_definitions refer with created_by to no row of auth.users.",
+        ],
+    ),
+    "a view under the name of a key": (
+        "CREATE VIEW workflow_definitions_id_organization_id_key AS SELECT 1",
+        ["the name workflow_definitions_id_organization_id_key is taken: a relation that is no index."],
+    ),
+    "statistics of another table under our name": (
+        """
+        CREATE STATISTICS workflow_execution_logs_workflow_id_organization_id_stat
+            ON id, organization_id FROM contacts
+        """,
+        [
+            (
+                "the name workflow_execution_logs_workflow_id_organization_id_stat is taken: "
+                "statistics of contacts."
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "happened"), MENDABLE.values(), ids=MENDABLE)
+def test_what_is_advised_can_be_done_and_the_upgrade_then_goes_on(
+    clone: Clone, upgraded: Database, statement: str, happened: list[str]
+) -> None:
+    database = clone("adopted")
+    database.execute(statement)
+    before = state(database)
+
+    with pytest.raises(MigrationError) as refused:
+        migrations.upgrade(database.url())
+
+    assert (sorted(refused.value.happened.splitlines()), state(database)) == (happened, before)
+    database.execute(statements(str(refused.value)))
+    migrations.upgrade(database.url())
+    assert misplaced_logs(database.observer) == []
+    assert snapshot(database.observer) == snapshot(upgraded.observer)
 
 
 def test_a_table_that_only_has_our_name_is_told_with_all_that_it_lacks(

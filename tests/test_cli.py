@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click import Context
 from click.testing import CliRunner, Result
+from psycopg import sql
 
 from tests.application.states import REVISIONS
 from tests.command import alembic, ended, start
-from tests.databases import Database
+from tests.databases import OWNER, Database
 from workflow_models import metadata
 from workflow_models.cli import main
 from workflow_models.online.locks import only_migrator
@@ -44,6 +46,23 @@ def names(database: Database, query: str) -> list[str]:
 
 def test_show_names_the_revision_first(upgraded: Database) -> None:
     assert show(upgraded).startswith(f"revision {HEAD} (head)\ndatabase {upgraded.name}, PostgreSQL ")
+
+
+def test_a_database_that_knows_no_encoding_is_like_any_other(empty: Database) -> None:
+    database = replace(empty, name=f"{empty.name}_ascii")
+    name, owner = sql.Identifier(database.name), sql.Identifier(OWNER)
+    with empty.connect(empty.superuser) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'").format(
+                name, owner
+            )
+        )
+        try:
+            for command in ("upgrade", "check", "current", "show"):
+                ran = run(command, "--url", database.url())
+                assert (ran.exit_code, ran.exception) == (0, None)
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {}").format(name))
 
 
 @pytest.mark.parametrize(

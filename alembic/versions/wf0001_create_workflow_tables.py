@@ -101,6 +101,55 @@ upgrade_privileges = (
         AND NOT has_function_privilege(p.oid, 'EXECUTE')
     """,
 )
+
+
+def _refused_null(table: str, column: str, mend: str) -> tuple[str, str]:
+    """Rows without a value, in a column that has lost its NOT NULL."""
+    return (
+        f"""
+        SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public'
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = '{column}'
+        WHERE c.relname = '{table}' AND c.relkind = 'r' AND NOT a.attnotnull AND NOT row_security_active(c.oid)
+        """,
+        f"""
+        SELECT format('%s rows of {table} have no {column}.', count(*)), '{mend} WHERE {column} IS NULL;'
+        FROM public.{table} WHERE {column} IS NULL HAVING count(*) > 0
+        """,
+    )
+
+
+def _refused_orphans(table: str, column: str, schema: str, referent: str, mend: str) -> tuple[str, str]:
+    """Rows that refer to nothing, where no foreign key has kept them from it."""
+    orphans = f"{column} IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.{referent} AS r WHERE r.id = {table}.{column})"
+    return (
+        f"""
+        SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public'
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = '{column}' AND a.atttypid = 'uuid'::regtype
+        JOIN pg_namespace AS rn ON rn.nspname = '{schema}' AND has_schema_privilege(rn.oid, 'USAGE')
+        JOIN pg_class AS r ON r.relnamespace = rn.oid AND r.relname = '{referent}' AND r.relkind = 'r'
+        JOIN pg_attribute AS id ON id.attrelid = r.oid AND id.attname = 'id' AND id.atttypid = 'uuid'::regtype
+        WHERE c.relname = '{table}' AND c.relkind = 'r'
+            AND has_column_privilege(r.oid, id.attnum, 'SELECT')
+            AND NOT row_security_active(r.oid) AND NOT row_security_active(c.oid)
+            AND NOT EXISTS (
+                SELECT FROM pg_constraint AS key
+                WHERE key.conrelid = c.oid AND key.confrelid = r.oid AND key.contype = 'f' AND key.convalidated
+                    AND key.conkey = ARRAY[a.attnum])
+        """,
+        f"""
+        SELECT format('%s rows of {table} refer with {column} to no row of {schema}.{referent}.', count(*)),
+            '{mend} WHERE {orphans};'
+        FROM public.{table} WHERE {orphans} HAVING count(*) > 0
+        """,
+    )
+
+
+_TABLES_WITH_ORGANIZATIONS = "('workflow_definitions', 'workflow_execution_logs')"
+_NO_ORGANIZATIONS = """
+    NOT EXISTS (
+        SELECT FROM pg_class AS o JOIN pg_namespace AS n ON n.oid = o.relnamespace
+        WHERE n.nspname = 'public' AND o.relname = 'organizations')
+"""
 upgrade_refusals = (
     # What is there under our names, or that we refer to, and is something else.
     """
@@ -140,7 +189,9 @@ upgrade_refusals = (
     WHERE current_setting('server_version_num')::integer < 150000
     UNION ALL
     SELECT format('public.%I is not an ordinary table.', relname),
-        format('ALTER TABLE public.%I SET SCHEMA another; -- or rename it; its rows stay in it', relname)
+        CASE relname
+            WHEN 'organizations' THEN 'let public.organizations be the table itself, to which keys can refer,'
+            ELSE format('ALTER TABLE public.%I SET SCHEMA another; -- or rename it; its rows stay in it', relname) END
     FROM found
     WHERE relkind <> 'r' AND relname <> 'profiles'
     UNION ALL
@@ -153,7 +204,12 @@ upgrade_refusals = (
             AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
     UNION ALL
     SELECT 'public.workflow_execution_logs.id is an identity column, not a bigserial.',
-        'ALTER TABLE public.workflow_execution_logs ALTER COLUMN id DROP IDENTITY;'
+        -- At once, since the application goes on inserting.
+        'BEGIN; ALTER TABLE public.workflow_execution_logs ALTER COLUMN id DROP IDENTITY; '
+        'CREATE SEQUENCE public.workflow_execution_logs_id_seq OWNED BY public.workflow_execution_logs.id; '
+        'SELECT setval(''public.workflow_execution_logs_id_seq'', max(id)) FROM public.workflow_execution_logs; '
+        'ALTER TABLE public.workflow_execution_logs ALTER COLUMN id '
+        'SET DEFAULT nextval(''public.workflow_execution_logs_id_seq''); COMMIT;'
     FROM found JOIN pg_attribute AS a ON a.attrelid = found.oid AND a.attname = 'id' AND a.attidentity <> ''
     WHERE found.relname = 'workflow_execution_logs'
     UNION ALL
@@ -180,13 +236,116 @@ upgrade_refusals = (
     UNION ALL
     SELECT format('column public.%I.%I has type %s, not %s.',
             found.relname, a.attname, format_type(a.atttypid, a.atttypmod), declared.type),
-        format('ALTER TABLE public.%I ALTER COLUMN %I TYPE %s; -- or rename the table, if it is another',
-            found.relname, a.attname, declared.type)
+        CASE WHEN found.relkind = 'r' THEN
+            format('ALTER TABLE public.%I %sALTER COLUMN %I TYPE %s USING %I%s;%s -- %sor rename the table, if it is another',
+                found.relname,
+                CASE WHEN a.atthasdef AND t.typtype = 'e' THEN format('ALTER COLUMN %I DROP DEFAULT, ', a.attname) END,
+                a.attname, declared.type, a.attname,
+                CASE a.atttypid WHEN 'timestamp'::regtype
+                    THEN ' AT TIME ZONE ''UTC''' ELSE '::' || declared.type END,
+                CASE WHEN declared.type = 'bigint' THEN format(' ALTER SEQUENCE %s AS bigint;',
+                    pg_get_serial_sequence(format('public.%I', found.relname), a.attname)) END,
+                concat(
+                    CASE a.atttypid WHEN 'timestamp'::regtype THEN 'or in whatever zone it was written; ' END,
+                    (SELECT format('without these views, which use it: %s; ', string_agg(DISTINCT v.oid::regclass::text, ', '))
+                    FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid JOIN pg_class AS v ON v.oid = r.ev_class
+                    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+                        AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+                    HAVING count(*) > 0)))
+            ELSE format('let the view public.%I give %I as %s,', found.relname, a.attname, declared.type) END
     FROM found JOIN declared ON declared.table_name = found.relname
     JOIN pg_attribute AS a
         ON a.attrelid = found.oid AND a.attname = declared.column_name AND NOT a.attisdropped
+    JOIN pg_type AS t ON t.oid = a.atttypid
     WHERE format_type(a.atttypid, a.atttypmod) <> declared.type
+        AND (found.relkind = 'r' OR found.relname = 'profiles')
     """,
+    # A live application whose organizations are elsewhere: a stand-in would take their place.
+    f"""
+    SELECT format('%s.organization_id refers to %s, and there is no public.organizations.',
+            c.relname, other.oid::regclass),
+        concat_ws(' ',
+            CASE WHEN other.relname <> 'organizations'
+                THEN format('ALTER TABLE %s RENAME TO organizations;', other.oid::regclass) END,
+            CASE WHEN n.nspname <> 'public'
+                THEN format('ALTER TABLE %I.organizations SET SCHEMA public;', n.nspname) END)
+    FROM pg_constraint AS key
+    JOIN pg_class AS c ON c.oid = key.conrelid AND c.relname IN {_TABLES_WITH_ORGANIZATIONS}
+        AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'organization_id' AND key.conkey = ARRAY[a.attnum]
+    JOIN pg_class AS other ON other.oid = key.confrelid
+    JOIN pg_namespace AS n ON n.oid = other.relnamespace
+    WHERE key.contype = 'f' AND {_NO_ORGANIZATIONS}
+    """,
+    (
+        f"""
+        SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public'
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'organization_id'
+        WHERE c.relname = 'workflow_definitions' AND c.relkind = 'r' AND NOT row_security_active(c.oid)
+            AND {_NO_ORGANIZATIONS}
+            AND NOT EXISTS (
+                SELECT FROM pg_constraint AS key
+                WHERE key.conrelid = c.oid AND key.contype = 'f' AND key.conkey = ARRAY[a.attnum])
+        """,
+        """
+        SELECT format('%s rows of workflow_definitions have an organization_id, and there is no public.organizations.',
+                count(*)),
+            'let public.organizations be the table of the organizations,'
+        FROM public.workflow_definitions WHERE organization_id IS NOT NULL HAVING count(*) > 0
+        """,
+    ),
+    *(
+        _refused_null(table, column, f"UPDATE public.{table} SET {column} = {value}")
+        for table, values in (
+            (
+                "workflow_definitions",
+                {
+                    "name": "''unnamed''",
+                    "natural_language_prompt": "''''",
+                    "workflow_json": "''{}''",
+                    "is_active": "false",
+                    "trigger_type": "''manual''",
+                    "created_at": "now()",
+                    "updated_at": "now()",
+                },
+            ),
+            (
+                "workflow_execution_logs",
+                {"execution_start": "now()", "status": "''error''", "created_at": "now()"},
+            ),
+        )
+        for column, value in values.items()
+    ),
+    _refused_null("workflow_execution_logs", "workflow_id", "DELETE FROM public.workflow_execution_logs"),
+    _refused_orphans(
+        "workflow_definitions",
+        "organization_id",
+        "public",
+        "organizations",
+        "DELETE FROM public.workflow_definitions",
+    ),
+    _refused_orphans(
+        "workflow_definitions",
+        "created_by",
+        "auth",
+        "users",
+        "UPDATE public.workflow_definitions SET created_by = NULL",
+    ),
+    # After the definitions, with which logs may go.
+    _refused_orphans(
+        "workflow_execution_logs",
+        "workflow_id",
+        "public",
+        "workflow_definitions",
+        "DELETE FROM public.workflow_execution_logs",
+    ),
+    _refused_orphans(
+        "workflow_execution_logs",
+        "trigger_id",
+        "public",
+        "workflow_triggers",
+        "UPDATE public.workflow_execution_logs SET trigger_id = NULL",
+    ),
     """
     SELECT format('the name %I is taken: %s.', c.relname,
             coalesce('an index of ' || t.oid::regclass, 'a relation that is no index')),
@@ -319,6 +478,10 @@ def create_stand_ins() -> None:
                     FOR other IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
                         EXECUTE format('REVOKE ALL ON public.{table} FROM %I', other);
                     END LOOP;
+                    IF to_regclass('public.workflow_definitions') IS NOT NULL THEN
+                        RAISE NOTICE USING ERRCODE = '0NOTE', MESSAGE =
+                            'public.{table} was missing, and is made as a stand-in: as long as it is empty, no user sees a workflow';
+                    END IF;
                 END IF;
             END
             $stand_in$
@@ -516,6 +679,23 @@ def lift_force(table: str) -> None:
     """)
 
 
+def name_primary_key(table: str) -> None:
+    """A table that was renamed has kept the name of its key."""
+    op.execute_step(f"""
+        DO $name$
+        DECLARE
+            other name := (
+                SELECT conname FROM pg_constraint WHERE conrelid = '{table}'::regclass AND contype = 'p' AND conkey = ARRAY[(
+                    SELECT attnum FROM pg_attribute WHERE attrelid = conrelid AND attname = 'id')]);
+        BEGIN
+            IF other <> '{table}_pkey' AND to_regclass('public.{table}_pkey') IS NULL THEN
+                EXECUTE format('ALTER TABLE {table} RENAME CONSTRAINT %I TO {table}_pkey', other);
+            END IF;
+        END
+        $name$
+    """)
+
+
 def create_definitions() -> None:
     op.ensure_table(
         "workflow_definitions",
@@ -547,6 +727,7 @@ def create_definitions() -> None:
             "last_executed_at": "When its latest run was recorded; NULL before the first",
         },
     )
+    name_primary_key("workflow_definitions")
     op.create_foreign_key_not_valid(
         "workflow_definitions_organization_id_fkey",
         "workflow_definitions",
@@ -648,6 +829,7 @@ def create_logs() -> None:
             "error_details": "Why it failed",
         },
     )
+    name_primary_key("workflow_execution_logs")
     set_storage_parameters()
     op.create_foreign_key_not_valid(
         "workflow_execution_logs_workflow_id_fkey",

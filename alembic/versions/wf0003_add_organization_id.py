@@ -27,10 +27,22 @@ upgrade_refusals = (
         AND NOT attisdropped AND atttypid <> 'uuid'::regtype
     UNION ALL
     SELECT 'column public.workflow_execution_logs.organization_id is generated.',
-        'ALTER TABLE public.workflow_execution_logs ALTER COLUMN organization_id DROP EXPRESSION;'
+        'ALTER TABLE public.workflow_execution_logs '
+            || CASE a.attgenerated WHEN 'v' THEN 'DROP COLUMN organization_id; -- it is added again, and filled'
+                ELSE 'ALTER COLUMN organization_id DROP EXPRESSION;' END
     FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs' AND a.attname = 'organization_id'
         AND NOT a.attisdropped AND a.attgenerated <> ''
+    UNION ALL
+    SELECT format('the name %I is taken: %s.', c.relname,
+            coalesce('an index of ' || t.oid::regclass, 'a relation that is no index')),
+        format('ALTER TABLE public.%I RENAME TO another_name;', c.relname)
+    FROM pg_class AS c
+    LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
+    LEFT JOIN pg_class AS t ON t.oid = i.indrelid
+    WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
+        AND c.relname = 'workflow_definitions_id_organization_id_key'
+        AND t.relname IS DISTINCT FROM 'workflow_definitions'
     """,
 )
 _KEY = "workflow_definitions_id_organization_id_key"

@@ -64,7 +64,7 @@ def drop_other_constraint(key: str, referent: str, columns: str, referred: str) 
     op.execute_unless(
         "SELECT WHERE NOT EXISTS (SELECT FROM pg_constraint "
         f"WHERE conrelid = 'workflow_execution_logs'::regclass AND conname = '{key}' "
-        f"AND contype IN ('f', 'c') AND NOT (confrelid = '{referent}'::regclass "
+        f"AND contype IN ('f', 'c', 'u', 'x') AND NOT (confrelid = '{referent}'::regclass "
         f"AND pg_get_constraintdef(oid) LIKE 'FOREIGN KEY {columns} REFERENCES %{referred}%'))",
         f"ALTER TABLE workflow_execution_logs DROP CONSTRAINT {key}",
     )

@@ -72,6 +72,12 @@ upgrade_refusals = (
     WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
         AND (c.relname IN {tuple(_OF_LOGS)} AND t.relname IS DISTINCT FROM 'workflow_execution_logs'
             OR c.relname IN {tuple(_OF_DEFINITIONS)} AND t.relname IS DISTINCT FROM 'workflow_definitions')
+    UNION ALL
+    SELECT format('the name %I is taken: statistics of %s.', stxname, stxrelid::regclass),
+        format('ALTER STATISTICS public.%I RENAME TO another_name;', stxname)
+    FROM pg_statistic_ext JOIN pg_class AS t ON t.oid = stxrelid
+    WHERE stxnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public') AND stxname = '{_STATISTICS}'
+        AND NOT (t.relname = 'workflow_execution_logs' AND t.relnamespace = stxnamespace)
     """,
 )
 

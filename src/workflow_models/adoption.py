@@ -123,7 +123,7 @@ FROM (
     SELECT oid, relowner::regrole AS owner FROM pg_class
     WHERE oid IN (to_regclass('public.workflow_definitions'), to_regclass('public.workflow_execution_logs'))
 ) AS tables
-WHERE owner <> current_user::regrole
+WHERE owner <> to_regrole(quote_ident(current_user))
 ORDER BY 1
 """
 

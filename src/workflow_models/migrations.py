@@ -9,7 +9,7 @@ from io import StringIO
 from logging import INFO, NOTSET, Logger, getLogger
 from typing import Any, Literal
 
-from sqlalchemy import URL, MetaData, NullPool, Table, create_engine, make_url
+from sqlalchemy import URL, Engine, MetaData, NullPool, Table, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import SchemaItem
 
@@ -45,6 +45,7 @@ from .ddl.item import TableItem, items_of
 from .online import MigrationError
 from .online.directives import FILLED_ELSEWHERE
 from .online.run import Statements, Target, run
+from .online.session import CONNECT_ARGUMENTS
 from .revisions import RevisionError, RevisionUnknownError
 from .revisions import async_require_head as async_require_head
 from .revisions import known_revisions as known_revisions
@@ -108,9 +109,7 @@ def current(url: str | URL) -> list[str]:
     :param url: of any driver; what connects is psycopg.
     :raises RevisionUnknownError: when the database cannot be asked.
     """
-    engine = create_engine(
-        _psycopg_url("the call", url), poolclass=NullPool, connect_args={"connect_timeout": 10}
-    )
+    engine = command_engine(_psycopg_url("the call", url))
     try:
         require_head(engine)
     except RevisionUnknownError:
@@ -118,6 +117,11 @@ def current(url: str | URL) -> list[str]:
     except RevisionError as error:
         return list(error.found)
     return known_revisions()[-1:]
+
+
+def command_engine(url: str | URL) -> Engine:
+    """Give an engine for one command: each connection is a new one."""
+    return create_engine(url, poolclass=NullPool, connect_args=dict(CONNECT_ARGUMENTS))
 
 
 def script(
@@ -324,8 +328,8 @@ def database_url(override: str | None = None, *, configured: str | None = None) 
         if url:
             return _psycopg_url(source, url)
         # As of a pipeline whose secret is missing: the next one may name another database.
-        if url is not None and source in os.environ:
-            raise _unusable(f"{source} is set, but empty.", "set it to the URL of a database, or unset it.")
+        if url is not None and source != "sqlalchemy.url":
+            raise _unusable(f"{source} is given, but empty.", "give the URL of a database, or leave it out.")
     try:
         url = embedded.url()
     except embedded.EmbeddedServerError as error:

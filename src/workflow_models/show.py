@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, NullPool, create_engine, make_url, text
+from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from workflow_models.errors import MissingExtraError
@@ -18,7 +18,7 @@ except ImportError as error:
     raise MissingExtraError("workflow_models.show", "cli", error) from None
 
 from workflow_models import metadata
-from workflow_models.migrations import VERSION_TABLE_SCHEMA, alembic_config
+from workflow_models.migrations import VERSION_TABLE_SCHEMA, alembic_config, command_engine
 from workflow_models.online import MigrationError
 
 _VERSION_TABLE = f"{VERSION_TABLE_SCHEMA}.alembic_version"
@@ -47,7 +47,7 @@ def print_database(url: str, console: Console) -> None:
     :param console: gives the width; colours only where it is a terminal.
     :raises MigrationError: where the database cannot be read, or has no revision yet.
     """
-    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+    engine = command_engine(url)
     try:
         with engine.connect() as connection:
             # Names in our schema are printed bare, all others with their schema.

@@ -162,6 +162,9 @@ _OTHER_COLUMNS = {
         ALTER TABLE workflow_execution_logs ALTER COLUMN context SET DEFAULT '{"v": 1}'
     """,
     "id_without_a_default": "ALTER TABLE workflow_execution_logs ALTER COLUMN id DROP DEFAULT",
+    "primary_key_of_another_name": """
+        ALTER TABLE workflow_execution_logs RENAME CONSTRAINT workflow_execution_logs_pkey TO "Runs of it"
+    """,
     "table_with_another_comment": "COMMENT ON TABLE workflow_execution_logs IS 'Runs'",
 }
 
@@ -184,6 +187,12 @@ _KEYS_TO_ORGANIZATIONS = {
             DROP CONSTRAINT workflow_execution_logs_organization_id_fkey,
             ADD FOREIGN KEY (organization_id) REFERENCES organizations(id) ON DELETE CASCADE DEFERRABLE
     """,
+    "key_to_organizations_is_a_unique_constraint": """
+        UPDATE workflow_execution_logs SET organization_id = NULL;
+        ALTER TABLE workflow_execution_logs
+            DROP CONSTRAINT IF EXISTS workflow_execution_logs_organization_id_fkey,
+            ADD CONSTRAINT workflow_execution_logs_organization_id_fkey UNIQUE (organization_id)
+    """,
 }
 
 _KEYS_TO_DEFINITIONS = {
@@ -191,6 +200,28 @@ _KEYS_TO_DEFINITIONS = {
         ALTER TABLE workflow_execution_logs
             DROP CONSTRAINT workflow_execution_logs_workflow_id_fkey,
             ADD FOREIGN KEY (workflow_id) REFERENCES workflow_definitions(id)
+    """,
+    # As PostgreSQL has it since 18; before that it is enforced.
+    "key_to_definitions_not_enforced": """
+        ALTER TABLE workflow_execution_logs DROP CONSTRAINT workflow_execution_logs_workflow_id_fkey;
+        DO $$ BEGIN
+            EXECUTE 'ALTER TABLE workflow_execution_logs ADD FOREIGN KEY (workflow_id)
+                REFERENCES workflow_definitions(id) ON DELETE CASCADE'
+                || CASE WHEN current_setting('server_version_num')::integer >= 180000
+                    THEN ' NOT ENFORCED' ELSE '' END;
+        END $$
+    """,
+}
+
+_KEYS_TO_NEIGHBOURS = {
+    "keys_to_neighbours_with_other_actions": """
+        ALTER TABLE workflow_definitions
+            DROP CONSTRAINT workflow_definitions_created_by_fkey,
+            ADD FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+        ALTER TABLE workflow_execution_logs
+            DROP CONSTRAINT workflow_execution_logs_trigger_id_fkey,
+            ADD CONSTRAINT by_trigger FOREIGN KEY (trigger_id)
+                REFERENCES workflow_triggers(id) ON DELETE CASCADE
     """,
 }
 
@@ -415,6 +446,6 @@ BY_HAND: Sequence[ByHand] = [
         _POLICIES,
         _TRIGGERS,
     ),
-    *_combined("adopted", _GRANTS, _PRIVATE_SCHEMA),
+    *_combined("adopted", _KEYS_TO_NEIGHBOURS, _GRANTS, _PRIVATE_SCHEMA),
     *_combined("adopted_base_only", _TABLES),
 ]

@@ -126,13 +126,11 @@ def _runs(count: int) -> str:
 
 def _engine(url: str | None) -> "Engine":
     """Give the database of a command that works for long and tells how far it is."""
-    from sqlalchemy import NullPool, create_engine
-
-    from workflow_models.migrations import database_url
+    from workflow_models.migrations import command_engine, database_url
     from workflow_models.revisions import RevisionError, known_revisions, require_head
 
     tell()
-    engine = create_engine(database_url(url), poolclass=NullPool, connect_args={"connect_timeout": 10})
+    engine = command_engine(database_url(url))
     try:
         require_head(engine)
     except RevisionError as error:

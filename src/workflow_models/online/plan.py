@@ -4,7 +4,7 @@ A revision module may state, beside ``upgrade()`` and ``downgrade()``:
 
 ``upgrade_refusals``
     queries whose every row ``(happened, next_step)`` is a reason not to start an upgrade through it.
-    ``next_step`` may be NULL.
+    ``next_step`` may be NULL. In place of a query two: the second is asked where the first gives a row.
 ``upgrade_privileges``
     queries of the same form for what the migrating role may not do: asked before every upgrade of a
     database that has the revision, or gets it.
@@ -19,9 +19,10 @@ A revision module may state, beside ``upgrade()`` and ``downgrade()``:
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from alembic.script import Script
-from sqlalchemy import ARRAY, Connection, Text, bindparam, text
+from sqlalchemy import ARRAY, Connection, Row, Text, bindparam, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
@@ -59,7 +60,7 @@ def refuse_upgrade(
     queries = [q for each in revisions for q in getattr(each.module, "upgrade_refusals", ())]
     reasons = lacking_privileges(connection, (*applied, *revisions))
     try:
-        reasons += [(row[0], row[1]) for query in queries for row in connection.execute(text(query))]
+        reasons += [(row[0], row[1]) for query in queries for row in _rows(connection, query)]
     except DBAPIError as error:
         # Nor can it be asked, perhaps, by a role that lacks something.
         if not reasons or sqlstate(error) != _NOT_PERMITTED:
@@ -119,12 +120,17 @@ def refuse_downgrade(
 def _losses(connection: Connection, revisions: Iterable[Script]) -> Iterator[str]:
     for revision in revisions:
         for what, query in getattr(revision.module, "downgrade_losses", {}).items():
-            applies, counting = query if isinstance(query, tuple) else (None, query)
-            if applies and not connection.execute(text(applies)).first():
-                continue
-            count = connection.scalar(text(counting))
-            if count:
-                yield f"{revision.revision}: {count} {what}"
+            for (count,) in _rows(connection, query):
+                if count:
+                    yield f"{revision.revision}: {count} {what}"
+
+
+def _rows(connection: Connection, query: str | tuple[str, str]) -> Sequence[Row[Any]]:
+    """Ask a query; of two the second, where the first gives a row."""
+    applies, asked = query if isinstance(query, tuple) else (None, query)
+    if applies and not connection.execute(text(applies)).first():
+        return []
+    return connection.execute(text(asked)).all()
 
 
 # Objects that hang on a dropped one. The parts of a dropped table go with it, so those made by the

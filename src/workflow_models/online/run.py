@@ -211,6 +211,8 @@ class _Run:
             if "destination_rev" not in command:
                 self._read(probe, compares="revision_context" in command)
                 return
+            if not command["destination_rev"]:
+                raise CommandError("no revision is named: the text that should name it is empty")
             with (
                 _connect(self.engine) as guard,
                 only_migrator(guard, self.target.own_version_table, self.options) as pid,

@@ -6,7 +6,7 @@ settings along, and they end with it.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -55,13 +55,17 @@ _SET = """
 """
 
 
+# In a database without an encoding psycopg would give bytes for text.
+CONNECT_ARGUMENTS: Mapping[str, Any] = {"connect_timeout": 10, "client_encoding": "utf8"}
+
+
 def create_session_engine(url: URL, options: Options, search_path: str) -> Engine:
     """Give an engine whose connections have the settings of a run; each connection is a new one."""
     engine = create_engine(
         url,
         poolclass=NullPool,
         connect_args={
-            "connect_timeout": 10,
+            **CONNECT_ARGUMENTS,
             # Behind a transaction pooler a prepared statement belongs to somebody else's session.
             "prepare_threshold": None,
         },

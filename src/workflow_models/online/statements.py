@@ -324,6 +324,9 @@ def trigger(name: str, table: str, events: str, action: str) -> str:
     )
 
 
+# Of a row c of pg_constraint; before PostgreSQL 18 each one is.
+ENFORCED = "coalesce(to_jsonb(c) ->> 'conenforced', 'true') = 'true'"
+
 _ACTIONS = {None: "a", "NO ACTION": "a", "RESTRICT": "r", "CASCADE": "c", "SET NULL": "n", "SET DEFAULT": "d"}
 
 
@@ -338,7 +341,10 @@ def foreign_key_not_valid(
     ondelete: str | None,
     if_exists: bool,
 ) -> str:
-    """Add a foreign key NOT VALID, or replace one of that name that is another."""
+    """Add a foreign key NOT VALID, or replace one of that name that is another.
+
+    :param if_exists: to a table of somebody else's, where there is one: any key to it will do.
+    """
 
     def names(oid: str, numbers: str, columns: Sequence[str]) -> str:
         wanted = ", ".join(literal(column) for column in columns)
@@ -355,16 +361,18 @@ def foreign_key_not_valid(
         f"(SELECT oid FROM pg_namespace WHERE nspname = {literal(schema) if schema else 'current_schema()'}))"
     )
     exists = f"{referent_oid} IS NULL OR" if if_exists else ""
+    as_declared = f"""conname = {literal(name)}
+        AND confupdtype = '{_ACTIONS[onupdate]}' AND confdeltype = '{_ACTIONS[ondelete]}'
+        AND confmatchtype = 's' AND NOT condeferrable"""
     actions = "".join(
         f" ON {event} {action}" for event, action in (("UPDATE", onupdate), ("DELETE", ondelete)) if action
     )
     return _block(f"""
 IF {exists} EXISTS (
-    SELECT FROM pg_constraint
-    WHERE conrelid = {regclass(source)} AND conname = {literal(name)} AND contype = 'f'
-        AND confrelid = {referent_oid}
-        AND confupdtype = '{_ACTIONS[onupdate]}' AND confdeltype = '{_ACTIONS[ondelete]}'
-        AND confmatchtype = 's' AND NOT condeferrable
+    SELECT FROM pg_constraint AS c
+    WHERE conrelid = {regclass(source)} AND contype = 'f' AND confrelid = {referent_oid}
+        AND {"true" if if_exists else as_declared}
+        AND {ENFORCED}
         AND {names("conrelid", "conkey", local)}
         AND {names("confrelid", "confkey", remote)}
 ) THEN
