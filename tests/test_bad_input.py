@@ -376,6 +376,20 @@ def test_a_revision_that_there_is_not_is_an_error_like_any_other(
     assert told in refusal_of(*arguments, url=unchanged(upgraded).url())
 
 
+def test_a_stamp_says_that_it_does_nothing_else_and_how_it_is_taken_back(
+    clone: Clone, upgraded: Database
+) -> None:
+    database = clone("adopted")
+    stamped = alembic("stamp", "head", DATABASE_URL=database.url())
+
+    assert stamped.status == 0
+    assert "warning: a stamp only writes down where the database is to be" in stamped.stderr
+    [back] = re.findall(r"`alembic (stamp .*?)` takes it back", stamped.stderr)
+    assert alembic(*back.split(), DATABASE_URL=database.url()).status == 0
+    migrations.upgrade(database.url())
+    assert snapshot(database.observer) == snapshot(upgraded.observer)
+
+
 def test_a_check_before_the_upgrade_is_an_error_like_any_other(empty: Database, unchanged: Unchanged) -> None:
     assert "not up to date" in refusal_of("check", url=unchanged(empty).url())
 

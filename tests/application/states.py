@@ -162,6 +162,15 @@ _OTHER_COLUMNS = {
         ALTER TABLE workflow_execution_logs ALTER COLUMN context SET DEFAULT '{"v": 1}'
     """,
     "id_without_a_default": "ALTER TABLE workflow_execution_logs ALTER COLUMN id DROP DEFAULT",
+    # As PostgreSQL has it since 18; before that it is lost.
+    "not_null_that_is_not_valid": """
+        ALTER TABLE workflow_execution_logs ALTER COLUMN status DROP NOT NULL;
+        DO $$ BEGIN
+            IF current_setting('server_version_num')::integer >= 180000 THEN
+                EXECUTE 'ALTER TABLE workflow_execution_logs ADD NOT NULL status NOT VALID';
+            END IF;
+        END $$
+    """,
     "primary_key_of_another_name": """
         ALTER TABLE workflow_execution_logs RENAME CONSTRAINT workflow_execution_logs_pkey TO "Runs of it"
     """,

@@ -694,6 +694,19 @@ def test_a_foreign_key_to_a_table_that_may_be_missing_is_added_where_it_is_not(
     assert constraint(library) == 'FOREIGN KEY (book_id) REFERENCES library."Rare Books"(id) NOT VALID'
 
 
+def test_a_foreign_key_to_a_table_of_others_is_not_added_beside_another_one(
+    library: Database, op: Any
+) -> None:
+    library.execute(
+        "ALTER TABLE library.loans ADD CONSTRAINT own FOREIGN KEY (book_id) "
+        "REFERENCES library.books ON DELETE SET NULL"
+    )
+
+    optional_foreign_key(op, "library.books")
+
+    assert constraint(library) is None
+
+
 def test_a_check_is_added_valid(library: Database, op: Any) -> None:
     create_check_where_rows_allow(op, "books", "simple")
 

@@ -146,6 +146,22 @@ def test_giving_up_names_every_holder(library: Database, chain: Chains) -> None:
     assert [int(pid) for pid in re.findall(r"pid (\d+)", str(refused.value))] == sorted(pids)
 
 
+def test_giving_up_names_a_transaction_that_was_prepared(library: Database, chain: Chains) -> None:
+    if library.execute("SHOW max_prepared_transactions") == [("0",)]:
+        pytest.skip("a running server that lets none be prepared")
+    with holding(library, "loans") as holder:
+        holder.execute("PREPARE TRANSACTION 'it''s open'")
+        with pytest.raises(MigrationError) as refused:
+            chain(LOANS).upgrade(library, **LONG_ENOUGH_TO_BE_SEEN)
+    library.execute("ROLLBACK PREPARED 'it''s open'")
+
+    assert re.search(
+        r"; prepared transaction 'it''s open' \(user app_owner, \d+ s old; "
+        r"to end it: ROLLBACK PREPARED 'it''s open'\)\.\n",
+        str(refused.value),
+    )
+
+
 def test_giving_up_tells_no_more_of_others_than_the_migrator_may_see(
     library: Database, chain: Chains
 ) -> None:

@@ -146,7 +146,8 @@ class Step(MigrateOperation):
     ) -> None:
         """Add a foreign key NOT VALID, or replace one of that name that is another.
 
-        :param if_referent_exists: do nothing where the referenced table does not exist.
+        :param if_referent_exists: the referenced table is somebody else's: do nothing where it does not
+            exist, or where any key from these columns to those does.
         """
         sql = statements.foreign_key_not_valid(
             constraint_name,

@@ -164,10 +164,17 @@ _FIRST_WORDS = """,
             nullif(activity.query, '<insufficient privilege>')
             FROM '^\\s*([A-Za-z]+(\\s+[A-Za-z_."]+){0,2})')"""
 _BLOCKING = text("SELECT pg_blocking_pids(:pid)")
-_BLOCKERS = text(
-    f"SELECT string_agg({_WHO.format(more=_FIRST_WORDS)}, '; ' ORDER BY activity.pid) "
-    "FROM pg_stat_activity AS activity WHERE activity.pid = ANY (:pids)"
-)
+# A transaction that was prepared has no process: 0 stands for all of them.
+_BLOCKERS = text(f"""
+    SELECT string_agg(who, '; ' ORDER BY pid, who) FROM (
+        SELECT activity.pid, {_WHO.format(more=_FIRST_WORDS)} AS who
+        FROM pg_stat_activity AS activity WHERE activity.pid = ANY (:pids)
+        UNION ALL
+        SELECT 0, format('prepared transaction %L (user %s, %s s old; to end it: ROLLBACK PREPARED %1$L)',
+            gid, owner, extract(epoch FROM clock_timestamp() - prepared)::integer)
+        FROM pg_prepared_xacts WHERE database = current_database() AND 0 = ANY (:pids)
+    ) AS blockers
+""")
 _IS_GONE = text("SELECT NOT EXISTS (SELECT FROM pg_stat_get_activity(:pid))")
 _END = text("SELECT pg_terminate_backend(:pid)")
 _HOLDER = text(

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from alembic.script import Script
-from sqlalchemy import ARRAY, Connection, Row, Text, bindparam, text
+from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
@@ -60,7 +60,7 @@ def refuse_upgrade(
     queries = [q for each in revisions for q in getattr(each.module, "upgrade_refusals", ())]
     reasons = lacking_privileges(connection, (*applied, *revisions))
     try:
-        reasons += [(row[0], row[1]) for query in queries for row in _rows(connection, query)]
+        reasons += [(happened, step) for query in queries for happened, step in _rows(connection, query)]
     except DBAPIError as error:
         # Nor can it be asked, perhaps, by a role that lacks something.
         if not reasons or sqlstate(error) != _NOT_PERMITTED:
@@ -125,7 +125,7 @@ def _losses(connection: Connection, revisions: Iterable[Script]) -> Iterator[str
                     yield f"{revision.revision}: {count} {what}"
 
 
-def _rows(connection: Connection, query: str | tuple[str, str]) -> Sequence[Row[Any]]:
+def _rows(connection: Connection, query: str | tuple[str, str]) -> Sequence[Any]:
     """Ask a query; of two the second, where the first gives a row."""
     applies, asked = query if isinstance(query, tuple) else (None, query)
     if applies and not connection.execute(text(applies)).first():

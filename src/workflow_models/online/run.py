@@ -16,7 +16,7 @@ from logging import getLogger
 from typing import Any
 
 from alembic import context
-from alembic.runtime.migration import MigrationContext, RevisionStep
+from alembic.runtime.migration import MigrationContext, RevisionStep, StampStep
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError, to_tuple
 from sqlalchemy import URL, Connection, Engine, MetaData, event, text
@@ -269,6 +269,12 @@ class _Run:
             ours=created(context.script.walk_revisions(), self.target.declared),
             allow_data_loss=self.options.allow_data_loss,
         )
+        if any(isinstance(step, StampStep) for step in plan):
+            log.warning(
+                "warning: a stamp only writes down where the database is to be; nothing in it is looked at, "
+                "or mended, as `alembic upgrade` does. `alembic stamp %s` takes it back.",
+                at.replace(",", ""),
+            )
         if self.pooled:
             log.warning(
                 "warning: this goes through a pooler, whose own timeouts hold for concurrent index builds; "

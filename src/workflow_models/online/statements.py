@@ -110,10 +110,12 @@ def _columns(name: str, declarations: str, comments: Mapping[str, str]) -> str:
     temporary = clone(name)
     schema = "(SELECT relnamespace::regnamespace::name FROM pg_class WHERE oid = target)"
     facts = """
-        SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+        SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type,
+            a.attnotnull AND coalesce(n.convalidated, true) AS attnotnull,
             pg_get_expr(d.adbin, d.adrelid) AS value,
             a.attidentity <> '' AS identity, col_description(a.attrelid, a.attnum) AS comment
         FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        LEFT JOIN pg_constraint AS n ON n.conrelid = a.attrelid AND n.contype = 'n' AND n.conkey = ARRAY[a.attnum]
         WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped"""
     return f"""
 DECLARE
@@ -343,7 +345,7 @@ def foreign_key_not_valid(
 ) -> str:
     """Add a foreign key NOT VALID, or replace one of that name that is another.
 
-    :param if_exists: to a table of somebody else's, where there is one: any key to it will do.
+    :param if_exists: only where the referenced table is there; any key to it will do.
     """
 
     def names(oid: str, numbers: str, columns: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ wal_level = minimal
 max_wal_senders = 0
 max_wal_size = '256MB'
 max_connections = 200
+max_prepared_transactions = 10
 autovacuum = off
 jit = off
 timezone = 'UTC'
