@@ -103,19 +103,22 @@ upgrade_privileges = (
 )
 
 
-def _refused_null(table: str, column: str, mend: str) -> tuple[str, str]:
-    """Rows without a value, in a column that has lost its NOT NULL."""
+def _refused_nulls(table: str, mends: dict[str, str]) -> tuple[str, str]:
+    """Rows without a value, in columns that have lost their NOT NULL; by column what ends that."""
+    lost = ", ".join(f"('{column}', '{mend} WHERE {column} IS NULL;')" for column, mend in mends.items())
     return (
         f"""
         SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public'
-        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = '{column}'
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname IN {tuple(mends)}
         LEFT JOIN pg_constraint AS held ON held.conrelid = c.oid AND held.contype = 'n' AND held.conkey = ARRAY[a.attnum]
         WHERE c.relname = '{table}' AND c.relkind = 'r' AND NOT (a.attnotnull AND coalesce(held.convalidated, true))
             AND NOT row_security_active(c.oid)
         """,
+        # As JSON, since one of them may be missing: it is added, with a value.
         f"""
-        SELECT format('%s rows of {table} have no {column}.', count(*)), '{mend} WHERE {column} IS NULL;'
-        FROM public.{table} WHERE {column} IS NULL HAVING count(*) > 0
+        SELECT format('%s rows of {table} have no %s.', count(*), column_name), mend
+        FROM public.{table} AS found CROSS JOIN (VALUES {lost}) AS lost (column_name, mend)
+        WHERE to_jsonb(found) -> column_name = 'null' GROUP BY column_name, mend ORDER BY column_name
         """,
     )
 
@@ -296,29 +299,35 @@ upgrade_refusals = (
         FROM public.workflow_definitions WHERE organization_id IS NOT NULL HAVING count(*) > 0
         """,
     ),
-    *(
-        _refused_null(table, column, f"UPDATE public.{table} SET {column} = {value}")
-        for table, values in (
-            (
-                "workflow_definitions",
-                {
-                    "name": "''unnamed''",
-                    "natural_language_prompt": "''''",
-                    "workflow_json": "''{}''",
-                    "is_active": "false",
-                    "trigger_type": "''manual''",
-                    "created_at": "now()",
-                    "updated_at": "now()",
-                },
-            ),
-            (
-                "workflow_execution_logs",
-                {"execution_start": "now()", "status": "''error''", "created_at": "now()"},
-            ),
-        )
-        for column, value in values.items()
+    _refused_nulls(
+        "workflow_definitions",
+        {
+            column: f"UPDATE public.workflow_definitions SET {column} = {value}"
+            for column, value in {
+                "name": "''unnamed''",
+                "natural_language_prompt": "''''",
+                "workflow_json": "''{}''",
+                "is_active": "false",
+                "trigger_type": "''manual''",
+                "created_at": "now()",
+                "updated_at": "now()",
+            }.items()
+        },
     ),
-    _refused_null("workflow_execution_logs", "workflow_id", "DELETE FROM public.workflow_execution_logs"),
+    _refused_nulls(
+        "workflow_execution_logs",
+        {
+            "workflow_id": "DELETE FROM public.workflow_execution_logs",
+            **{
+                column: f"UPDATE public.workflow_execution_logs SET {column} = {value}"
+                for column, value in {
+                    "execution_start": "now()",
+                    "status": "''error''",
+                    "created_at": "now()",
+                }.items()
+            },
+        },
+    ),
     _refused_orphans(
         "workflow_definitions",
         "organization_id",
