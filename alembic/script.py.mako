@@ -1,6 +1,7 @@
 <%!
     def in_double_quotes(value):
-        return repr(value).replace("'", '"')
+        text = repr(value)
+        return text if '"' in text or "\\" in text else text.replace("'", '"')
 
     def body(statements):
         """The statements, without the comments that Alembic puts around them."""
@@ -18,6 +19,7 @@
     summary = context.get("summary")
     changes = f"{summary.changes}\n\n" if summary and summary.changes else ""
     locks = summary.locks if changes else "Locks:"
+    losses = summary.losses if changes else {}
 %>\
 """${message[:1].upper() + message[1:].rstrip(".")}.
 
@@ -31,6 +33,15 @@ revision = ${in_double_quotes(up_revision)}
 down_revision = ${in_double_quotes(down_revision)}
 branch_labels = ${in_double_quotes(branch_labels)}
 depends_on = ${in_double_quotes(depends_on)}
+% if losses:
+downgrade_losses = {
+% for what, query in losses.items():
+    ${in_double_quotes(what)}: (
+        ${in_double_quotes(query)}
+    ),
+% endfor
+}
+% endif
 
 
 def upgrade() -> None:

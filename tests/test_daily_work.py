@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import Script
 
+from tests.application import script
 from tests.application.states import REVISIONS
 from tests.catalog import Snapshot, snapshot
 from tests.command import forked
@@ -42,6 +43,11 @@ revision = "{NUMBER}_add_priority"
 down_revision = "{HEAD}"
 branch_labels = None
 depends_on = None
+downgrade_losses = {{
+    "rows of workflow_execution_logs with a value in priority": (
+        "SELECT count(*) FROM workflow_execution_logs WHERE priority IS NOT NULL"
+    ),
+}}
 '''
 EMPTY_REVISION = f'''"""Tidy up.
 
@@ -177,6 +183,22 @@ def test_a_new_revision_goes_up_checks_clean_and_goes_down(with_priority: Checko
     assert with_priority.schema() == before
 
 
+def test_a_new_revision_does_not_go_down_over_values_without_leave(with_priority: Checkout) -> None:
+    with_priority.database.execute(script("rows"))
+    with_priority.alembic("upgrade", "head")
+    with_priority.database.execute("UPDATE workflow_execution_logs SET priority = 7 WHERE id % 2 = 0")
+    before = with_priority.schema()
+
+    env = {"DATABASE_URL": with_priority.database.url()}
+    refused = forked(_alembic_in, with_priority.folder, ["downgrade", "-1"], env=env)
+
+    assert (refused.status, with_priority.schema()) == (1, before)
+    [(count,)] = with_priority.database.execute("SELECT count(priority) FROM workflow_execution_logs")
+    told = f"{NUMBER}_add_priority: {count} rows of workflow_execution_logs with a value in priority"
+    assert f"Happened: {told}\n" in refused.stderr
+    with_priority.alembic("-x", "allow-data-loss=true", "downgrade", "-1")
+
+
 def test_a_new_revision_that_stopped_half_way_runs_again(with_priority: Checkout) -> None:
     # What its first transaction has committed when the index could not be built.
     with_priority.database.execute("ALTER TABLE workflow_execution_logs ADD COLUMN priority integer")
@@ -199,7 +221,10 @@ def test_the_types_of_the_models_become_those_of_the_database(checkout: Checkout
         column="outcome: Mapped[ExecutionStatus | None] = mapped_column(TextEnum(ExecutionStatus))",
         item="CheckConstraint(\"outcome IN ('success', 'error')\", name='outcome')",
     )
-    checkout.add_to_logs(column="labels: Mapped[JsonObject | None]", item='Index(None, "labels")')
+    checkout.add_to_logs(
+        column="""labels: Mapped[JsonObject] = mapped_column(server_default='{"a": "100%"}')""",
+        item='Index(None, "labels")',
+    )
 
     made = checkout.new_revision("--autogenerate", "-m", "add outcome and labels")
 
@@ -208,8 +233,10 @@ def test_the_types_of_the_models_become_those_of_the_database(checkout: Checkout
     assert "postgresql.JSONB(" in upgrade
     assert imported_by(made) == {"alembic", "sqlalchemy"}
     checkout.lint(made)
+    checkout.database.execute(script("rows"))
     checkout.alembic("upgrade", "head")
     checkout.alembic("check")
+    checkout.alembic("downgrade", "-1")
 
 
 def test_a_revision_that_nothing_was_generated_for_is_ready_to_be_filled_in(checkout: Checkout) -> None:

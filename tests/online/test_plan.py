@@ -96,7 +96,7 @@ def test_what_is_already_applied_is_not_asked_again(library: Database, chain: Ch
 
 
 def test_reasons_with_colons_and_percent_signs_are_told_as_they_are(library: Database, chain: Chains) -> None:
-    query = r"SELECT '100% of shelf\:a', 'ALTER %;'"
+    query = "SELECT '100% of shelf:a', 'ALTER %;'"
 
     assert "Happened: 100% of shelf:a\n" in refused_upgrade(
         chain(f"upgrade_refusals = ({query!r},)\n" + NOTHING), library

@@ -2,13 +2,17 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from alembic.operations import ops
 from alembic.operations.ops import OpContainer
+from sqlalchemy.dialects import postgresql
 
 from .compare import Difference
+from .item import quoted
 
+_dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+_compiler = _dialect.ddl_compiler(_dialect, None)  # type: ignore[arg-type]
 _WIDTH = 105
 _LONG = 160
 
@@ -64,6 +68,7 @@ class Summary:
     def __init__(
         self, upgrade: OpContainer, differences: Sequence[Difference], replaced: Sequence[Difference]
     ) -> None:
+        self._upgrade = upgrade
         self._columns = list(_of_core(upgrade))
         self._differences = differences
         self._replaced = replaced
@@ -122,6 +127,28 @@ class Summary:
         ]
         locks = [*(lock for _, _, lock in self._columns), *locks]
         return _filled(f"Locks: {'; '.join(dict.fromkeys(locks)) or 'none on a table'}.")
+
+    @property
+    def losses(self) -> Mapping[str, str]:
+        """What going down again loses for good, and the queries that count it: ``downgrade_losses``."""
+        return dict(_losses(self._upgrade))
+
+
+def _losses(upgrade: OpContainer) -> Iterator[tuple[str, str]]:
+    for op in upgrade.ops:
+        if isinstance(op, ops.ModifyTableOps):
+            yield from _losses(op)
+        elif isinstance(op, ops.CreateTableOp):
+            table = quoted(op.schema, op.table_name)
+            yield f"rows of {table}", f"SELECT count(*) FROM {table}"
+        elif isinstance(op, ops.AddColumnOp) and op.column.computed is None:
+            table, column = quoted(op.schema, op.table_name), quoted(op.column.name)
+            default = _compiler.get_column_default_string(op.column)
+            given = f"IS DISTINCT FROM {default}" if default else "IS NOT NULL"
+            yield (
+                f"rows of {table} with a value in {column}",
+                f"SELECT count(*) FROM {table} WHERE {column} {given}",
+            )
 
 
 def _of_core(upgrade: OpContainer) -> Iterator[tuple[str, str, str]]:

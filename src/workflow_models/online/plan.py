@@ -80,7 +80,7 @@ def refuse_upgrade(
 def lacking_privileges(connection: Connection, revisions: Iterable[Script]) -> list[tuple[str, str]]:
     """Give what the role lacks for these revisions, each with the statement that gives it."""
     queries = [q for each in revisions for q in getattr(each.module, "upgrade_privileges", ())]
-    return [(row[0], row[1]) for query in queries for row in connection.execute(text(query))]
+    return [(happened, step) for query in queries for happened, step in _rows(connection, query)]
 
 
 def refuse_downgrade(
@@ -128,9 +128,10 @@ def _losses(connection: Connection, revisions: Iterable[Script]) -> Iterator[str
 def _rows(connection: Connection, query: str | tuple[str, str]) -> Sequence[Any]:
     """Ask a query; of two the second, where the first gives a row."""
     applies, asked = query if isinstance(query, tuple) else (None, query)
-    if applies and not connection.execute(text(applies)).first():
+    as_it_is = {"no_parameters": True}
+    if applies and not connection.exec_driver_sql(applies, execution_options=as_it_is).first():
         return []
-    return connection.execute(text(asked)).all()
+    return connection.exec_driver_sql(asked, execution_options=as_it_is).all()
 
 
 # Objects that hang on a dropped one. The parts of a dropped table go with it, so those made by the
@@ -225,7 +226,7 @@ def _named(connection: Connection | None, revisions: Sequence[Script], ours: Our
 
 
 def _asked(connection: Connection | None, query: str) -> list[str]:
-    return list(connection.scalars(text(query))) if connection is not None else []
+    return [name for (name,) in _rows(connection, query)] if connection is not None else []
 
 
 def downgrade_checks(revisions: Sequence[Script], *, ours: Ours, allow_data_loss: bool) -> Iterator[str]:
