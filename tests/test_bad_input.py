@@ -648,7 +648,10 @@ THERE = {
     "a column of a later revision of another type": (
         "ALTER TABLE workflow_execution_logs ALTER COLUMN duration_ms TYPE bigint",
         "column public.workflow_execution_logs.duration_ms has type bigint, not integer.",
-        "ALTER TABLE public.workflow_execution_logs ALTER COLUMN duration_ms TYPE integer;",
+        (
+            "ALTER TABLE public.workflow_execution_logs ALTER COLUMN duration_ms TYPE integer "
+            "USING duration_ms::integer;"
+        ),
     ),
     "an organization_id of another type": (
         "ALTER TABLE workflow_execution_logs ADD COLUMN organization_id text",
@@ -679,12 +682,43 @@ THERE = {
     "a view of our name": (
         """
         DROP VIEW workflow_report; ALTER TABLE workflow_execution_logs RENAME TO logs;
+        ALTER TABLE logs RENAME CONSTRAINT workflow_execution_logs_pkey TO logs_pkey;
         DROP INDEX idx_workflow_execution_logs_workflow_id, idx_workflow_execution_logs_status,
             idx_workflow_execution_logs_created_at;
         CREATE VIEW workflow_execution_logs AS TABLE logs
         """,
         "public.workflow_execution_logs is not an ordinary table.",
         "ALTER TABLE public.workflow_execution_logs SET SCHEMA another; -- or rename it; its rows stay in it",
+    ),
+    "organizations that are somewhere else": (
+        """
+        CREATE TABLE tenants AS TABLE organizations; ALTER TABLE tenants ADD PRIMARY KEY (id);
+        ALTER TABLE workflow_definitions DROP CONSTRAINT workflow_definitions_organization_id_fkey,
+            ADD CONSTRAINT of_tenant FOREIGN KEY (organization_id) REFERENCES tenants;
+        ALTER TABLE profiles DROP CONSTRAINT profiles_organization_id_fkey;
+        ALTER TABLE contacts DROP CONSTRAINT contacts_organization_id_fkey;
+        DELETE FROM organizations
+        """,
+        "6 rows of workflow_definitions refer with organization_id to no row of public.organizations.",
+        "let public.organizations be the table that they refer to, in place of tenants,",
+    ),
+    "organizations that are gone": (
+        """
+        ALTER TABLE workflow_definitions DROP CONSTRAINT workflow_definitions_organization_id_fkey;
+        ALTER TABLE profiles DROP CONSTRAINT profiles_organization_id_fkey;
+        ALTER TABLE contacts DROP CONSTRAINT contacts_organization_id_fkey;
+        DELETE FROM organizations
+        """,
+        "6 rows of workflow_definitions refer with organization_id to no row of public.organizations.",
+        "fill public.organizations, which is empty,",
+    ),
+    "a name of a primary key": (
+        """
+        ALTER TABLE workflow_definitions RENAME CONSTRAINT workflow_definitions_pkey TO own;
+        CREATE INDEX workflow_definitions_pkey ON contacts (id)
+        """,
+        "the name workflow_definitions_pkey is taken: an index of contacts.",
+        "ALTER TABLE public.workflow_definitions_pkey RENAME TO another_name;",
     ),
     "a table without a key": (
         """
@@ -827,7 +861,7 @@ MENDABLE = {
     "rows without a value": (
         """
         ALTER TABLE workflow_definitions ALTER name DROP NOT NULL;
-        UPDATE workflow_definitions SET name = NULL;
+        UPDATE workflow_definitions SET name = NULL, workflow_json = 'null';
         ALTER TABLE workflow_execution_logs ALTER workflow_id DROP NOT NULL, ALTER created_at DROP NOT NULL;
         UPDATE workflow_execution_logs SET workflow_id = NULL WHERE id % 10 = 0;
         UPDATE workflow_execution_logs SET created_at = NULL WHERE id % 20 = 1
@@ -894,6 +928,45 @@ def test_what_is_advised_can_be_done_and_the_upgrade_then_goes_on(
     migrations.upgrade(database.url())
     assert misplaced_logs(database.observer) == []
     assert snapshot(database.observer) == snapshot(upgraded.observer)
+
+
+def test_an_identity_goes_on_where_it_was(clone: Clone) -> None:
+    database = clone("adopted")
+    database.execute(
+        """
+        ALTER TABLE workflow_execution_logs ALTER id DROP DEFAULT;
+        DROP SEQUENCE workflow_execution_logs_id_seq;
+        ALTER TABLE workflow_execution_logs ALTER id ADD GENERATED ALWAYS AS IDENTITY (START 100000),
+            FORCE ROW LEVEL SECURITY
+        """
+    )
+    with pytest.raises(MigrationError) as refused:
+        migrations.upgrade(database.url())
+
+    database.execute(statements(str(refused.value)))
+    migrations.upgrade(database.url())
+
+    assert database.execute(
+        """
+        INSERT INTO workflow_execution_logs (workflow_id, status)
+        SELECT id, 'running' FROM workflow_definitions LIMIT 1 RETURNING id
+        """
+    ) == [(100000,)]
+
+
+def test_rows_of_a_child_are_its_own(clone: Clone) -> None:
+    database = clone("adopted")
+    database.execute(
+        """
+        ALTER TABLE workflow_execution_logs DROP CONSTRAINT workflow_execution_logs_workflow_id_fkey;
+        CREATE TABLE archive () INHERITS (workflow_execution_logs);
+        INSERT INTO archive (workflow_id, status) VALUES (gen_random_uuid(), 'success')
+        """
+    )
+
+    migrations.upgrade(database.url())
+
+    assert database.execute("SELECT count(*) FROM archive") == [(1,)]
 
 
 def test_a_table_that_only_has_our_name_is_told_with_all_that_it_lacks(

@@ -72,15 +72,14 @@ upgrade_privileges = (
         format('GRANT USAGE ON SCHEMA %I TO %I; GRANT REFERENCES ON %I.%I TO %I;',
             n.nspname, me.rolname, n.nspname, c.relname, me.rolname)
     FROM me CROSS JOIN (
-        VALUES ('auth', 'users', 'workflow_definitions', 'workflow_definitions_created_by_fkey'),
-            ('public', 'workflow_triggers', 'workflow_execution_logs', 'workflow_execution_logs_trigger_id_fkey')
-    ) AS key (schema_name, table_name, source, name)
+        VALUES ('auth', 'users', 'workflow_definitions'), ('public', 'workflow_triggers', 'workflow_execution_logs')
+    ) AS key (schema_name, table_name, source)
     JOIN pg_namespace AS n ON n.nspname = key.schema_name
     JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = key.table_name
     WHERE NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'REFERENCES'))
         AND NOT EXISTS (
             SELECT FROM pg_constraint JOIN found ON found.oid = conrelid
-            WHERE found.relname = key.source AND conname = key.name AND confrelid = c.oid)
+            WHERE found.relname = key.source AND contype = 'f' AND confrelid = c.oid)
     UNION ALL
     SELECT format('%I may not read profiles, which tell who a user is.', me.rolname),
         format('GRANT SELECT ON public.profiles TO %I;', me.rolname)
@@ -103,28 +102,32 @@ upgrade_privileges = (
 )
 
 
-def _refused_nulls(table: str, mends: dict[str, str]) -> tuple[str, str]:
-    """Rows without a value, in columns that have lost their NOT NULL; by column what ends that."""
-    lost = ", ".join(f"('{column}', '{mend} WHERE {column} IS NULL;')" for column, mend in mends.items())
+def _refused_null(table: str, column: str, mend: str) -> tuple[str, str]:
+    """Rows without a value, in a column that has lost its NOT NULL."""
     return (
         f"""
         SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public'
-        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname IN {tuple(mends)}
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = '{column}'
         LEFT JOIN pg_constraint AS held ON held.conrelid = c.oid AND held.contype = 'n' AND held.conkey = ARRAY[a.attnum]
         WHERE c.relname = '{table}' AND c.relkind = 'r' AND NOT (a.attnotnull AND coalesce(held.convalidated, true))
             AND NOT row_security_active(c.oid)
         """,
-        # As JSON, since one of them may be missing: it is added, with a value.
         f"""
-        SELECT format('%s rows of {table} have no %s.', count(*), column_name), mend
-        FROM public.{table} AS found CROSS JOIN (VALUES {lost}) AS lost (column_name, mend)
-        WHERE to_jsonb(found) -> column_name = 'null' GROUP BY column_name, mend ORDER BY column_name
+        SELECT format('%s rows of {table} have no {column}.', count(*)), '{mend} WHERE {column} IS NULL;'
+        FROM ONLY public.{table} WHERE {column} IS NULL HAVING count(*) > 0
         """,
     )
 
 
 def _refused_orphans(table: str, column: str, schema: str, referent: str, mend: str) -> tuple[str, str]:
-    """Rows that refer to nothing, where no foreign key has kept them from it."""
+    """Rows that refer to nothing, where no foreign key has kept them from it.
+
+    Nothing is to be deleted because the rows that they refer to are somewhere else.
+    """
+    key = f"""
+        FROM pg_constraint AS key JOIN pg_attribute AS a ON a.attrelid = key.conrelid AND a.attname = '{column}'
+        WHERE key.conrelid = 'public.{table}'::regclass AND key.contype = 'f' AND key.conkey = ARRAY[a.attnum]
+    """
     orphans = f"{column} IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.{referent} AS r WHERE r.id = {table}.{column})"
     return (
         f"""
@@ -143,8 +146,13 @@ def _refused_orphans(table: str, column: str, schema: str, referent: str, mend: 
         """,
         f"""
         SELECT format('%s rows of {table} refer with {column} to no row of {schema}.{referent}.', count(*)),
-            '{mend} WHERE {orphans};'
-        FROM public.{table} WHERE {orphans} HAVING count(*) > 0
+            coalesce(
+                (SELECT format('let {schema}.{referent} be the table that they refer to, in place of %s,',
+                    max(key.confrelid::regclass::text)) {key} AND key.confrelid <> '{schema}.{referent}'::regclass
+                    HAVING count(*) > 0),
+                (SELECT 'fill {schema}.{referent}, which is empty,' WHERE NOT EXISTS (SELECT FROM {schema}.{referent})),
+                '{mend} WHERE {orphans};')
+        FROM ONLY public.{table} WHERE {orphans} HAVING count(*) > 0
         """,
     )
 
@@ -210,11 +218,13 @@ upgrade_refusals = (
     UNION ALL
     SELECT 'public.workflow_execution_logs.id is an identity column, not a bigserial.',
         -- At once, since the application goes on inserting.
-        'BEGIN; ALTER TABLE public.workflow_execution_logs ALTER COLUMN id DROP IDENTITY; '
-        'CREATE SEQUENCE public.workflow_execution_logs_id_seq OWNED BY public.workflow_execution_logs.id; '
-        'SELECT setval(''public.workflow_execution_logs_id_seq'', max(id)) FROM public.workflow_execution_logs; '
-        'ALTER TABLE public.workflow_execution_logs ALTER COLUMN id '
-        'SET DEFAULT nextval(''public.workflow_execution_logs_id_seq''); COMMIT;'
+        format(
+            'BEGIN; LOCK TABLE public.workflow_execution_logs; CREATE SEQUENCE public.workflow_execution_logs_ids; '
+            'SELECT setval(''public.workflow_execution_logs_ids'', last_value, is_called) FROM %s; '
+            'ALTER TABLE public.workflow_execution_logs ALTER COLUMN id DROP IDENTITY, '
+            'ALTER COLUMN id SET DEFAULT nextval(''public.workflow_execution_logs_ids''); '
+            'ALTER SEQUENCE public.workflow_execution_logs_ids OWNED BY public.workflow_execution_logs.id; COMMIT;',
+            pg_get_serial_sequence('public.workflow_execution_logs', 'id'))
     FROM found JOIN pg_attribute AS a ON a.attrelid = found.oid AND a.attname = 'id' AND a.attidentity <> ''
     WHERE found.relname = 'workflow_execution_logs'
     UNION ALL
@@ -244,12 +254,13 @@ upgrade_refusals = (
         CASE WHEN found.relkind = 'r' THEN
             format('ALTER TABLE public.%I %sALTER COLUMN %I TYPE %s USING %I%s;%s -- %sor rename the table, if it is another',
                 found.relname,
-                CASE WHEN a.atthasdef AND t.typtype = 'e' THEN format('ALTER COLUMN %I DROP DEFAULT, ', a.attname) END,
+                CASE WHEN a.atthasdef AND (t.typtype = 'e' OR declared.type IN ('boolean', 'jsonb')) THEN format('ALTER COLUMN %I DROP DEFAULT, ', a.attname) END,
                 a.attname, declared.type, a.attname,
                 CASE a.atttypid WHEN 'timestamp'::regtype
                     THEN ' AT TIME ZONE ''UTC''' ELSE '::' || declared.type END,
-                CASE WHEN declared.type = 'bigint' THEN format(' ALTER SEQUENCE %s AS bigint;',
-                    pg_get_serial_sequence(format('public.%I', found.relname), a.attname)) END,
+                CASE WHEN declared.type = 'bigint' THEN
+                    ' ALTER SEQUENCE ' || pg_get_serial_sequence(format('public.%I', found.relname), a.attname)
+                    || ' AS bigint;' END,
                 concat(
                     CASE a.atttypid WHEN 'timestamp'::regtype THEN 'or in whatever zone it was written; ' END,
                     (SELECT format('without these views, which use it: %s; ', string_agg(DISTINCT v.oid::regclass::text, ', '))
@@ -299,41 +310,37 @@ upgrade_refusals = (
         FROM public.workflow_definitions WHERE organization_id IS NOT NULL HAVING count(*) > 0
         """,
     ),
-    _refused_nulls(
-        "workflow_definitions",
-        {
-            column: f"UPDATE public.workflow_definitions SET {column} = {value}"
-            for column, value in {
-                "name": "''unnamed''",
-                "natural_language_prompt": "''''",
-                "workflow_json": "''{}''",
-                "is_active": "false",
-                "trigger_type": "''manual''",
-                "created_at": "now()",
-                "updated_at": "now()",
-            }.items()
-        },
-    ),
-    _refused_nulls(
-        "workflow_execution_logs",
-        {
-            "workflow_id": "DELETE FROM public.workflow_execution_logs",
-            **{
-                column: f"UPDATE public.workflow_execution_logs SET {column} = {value}"
-                for column, value in {
-                    "execution_start": "now()",
-                    "status": "''error''",
+    *(
+        _refused_null(table, column, f"UPDATE public.{table} SET {column} = {value}")
+        for table, values in (
+            (
+                "workflow_definitions",
+                {
+                    "name": "''unnamed''",
+                    "natural_language_prompt": "''''",
+                    "workflow_json": "''{}''",
+                    "is_active": "false",
+                    "trigger_type": "''manual''",
                     "created_at": "now()",
-                }.items()
-            },
-        },
+                    "updated_at": "now()",
+                },
+            ),
+            (
+                "workflow_execution_logs",
+                {"execution_start": "now()", "status": "''error''", "created_at": "now()"},
+            ),
+        )
+        for column, value in values.items()
+    ),
+    _refused_null(
+        "workflow_execution_logs", "workflow_id", "DELETE FROM ONLY public.workflow_execution_logs"
     ),
     _refused_orphans(
         "workflow_definitions",
         "organization_id",
         "public",
         "organizations",
-        "DELETE FROM public.workflow_definitions",
+        "DELETE FROM ONLY public.workflow_definitions",
     ),
     _refused_orphans(
         "workflow_definitions",
@@ -348,7 +355,7 @@ upgrade_refusals = (
         "workflow_id",
         "public",
         "workflow_definitions",
-        "DELETE FROM public.workflow_execution_logs",
+        "DELETE FROM ONLY public.workflow_execution_logs",
     ),
     _refused_orphans(
         "workflow_execution_logs",
@@ -362,11 +369,12 @@ upgrade_refusals = (
             coalesce('an index of ' || t.oid::regclass, 'a relation that is no index')),
         format('ALTER TABLE public.%I RENAME TO another_name;', c.relname)
     FROM (
-        VALUES ('workflow_definitions', 'organization_id'), ('workflow_definitions', 'is_active'),
-            ('workflow_definitions', 'trigger_type'), ('workflow_execution_logs', 'workflow_id'),
-            ('workflow_execution_logs', 'status'), ('workflow_execution_logs', 'created_at')
-    ) AS index (table_name, column_name)
-    JOIN pg_class AS c ON c.relname = format('idx_%s_%s', index.table_name, index.column_name)
+        VALUES ('workflow_definitions', 'idx_%s_organization_id'), ('workflow_definitions', 'idx_%s_is_active'),
+            ('workflow_definitions', 'idx_%s_trigger_type'), ('workflow_definitions', '%s_pkey'),
+            ('workflow_execution_logs', 'idx_%s_workflow_id'), ('workflow_execution_logs', 'idx_%s_status'),
+            ('workflow_execution_logs', 'idx_%s_created_at'), ('workflow_execution_logs', '%s_pkey')
+    ) AS index (table_name, name)
+    JOIN pg_class AS c ON c.relname = format(index.name, index.table_name)
         AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
     LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
     LEFT JOIN pg_class AS t ON t.oid = i.indrelid

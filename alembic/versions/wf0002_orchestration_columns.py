@@ -16,7 +16,9 @@ upgrade_refusals = (
     """
     SELECT format('column public.workflow_execution_logs.%I has type %s, not %s.',
             a.attname, format_type(a.atttypid, a.atttypmod), declared.type),
-        format('ALTER TABLE public.workflow_execution_logs ALTER COLUMN %I TYPE %s;', a.attname, declared.type)
+        format('ALTER TABLE public.workflow_execution_logs %sALTER COLUMN %I TYPE %s USING %I::%s;',
+            CASE WHEN a.atthasdef THEN format('ALTER COLUMN %I DROP DEFAULT, ', a.attname) END,
+            a.attname, declared.type, a.attname, declared.type)
     FROM (
         VALUES ('trigger_id', 'uuid'), ('context', 'jsonb'), ('steps_details', 'jsonb'), ('duration_ms', 'integer'),
             ('retry_count', 'integer')

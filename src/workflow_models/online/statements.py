@@ -373,7 +373,7 @@ def foreign_key_not_valid(
 IF {exists} EXISTS (
     SELECT FROM pg_constraint AS c
     WHERE conrelid = {regclass(source)} AND contype = 'f' AND confrelid = {referent_oid}
-        AND {"true" if if_exists else as_declared}
+        AND {f"(convalidated OR conname = {literal(name)})" if if_exists else as_declared}
         AND {ENFORCED}
         AND {names("conrelid", "conkey", local)}
         AND {names("confrelid", "confkey", remote)}
