@@ -157,7 +157,6 @@ def _refused_orphans(table: str, column: str, schema: str, referent: str, mend: 
     )
 
 
-_TABLES_WITH_ORGANIZATIONS = "('workflow_definitions', 'workflow_execution_logs')"
 _NO_ORGANIZATIONS = """
     NOT EXISTS (
         SELECT FROM pg_class AS o JOIN pg_namespace AS n ON n.oid = o.relnamespace
@@ -286,7 +285,7 @@ upgrade_refusals = (
             CASE WHEN n.nspname <> 'public'
                 THEN format('ALTER TABLE %I.organizations SET SCHEMA public;', n.nspname) END)
     FROM pg_constraint AS key
-    JOIN pg_class AS c ON c.oid = key.conrelid AND c.relname IN {_TABLES_WITH_ORGANIZATIONS}
+    JOIN pg_class AS c ON c.oid = key.conrelid AND c.relname IN ('workflow_definitions', 'workflow_execution_logs')
         AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public')
     JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'organization_id' AND key.conkey = ARRAY[a.attnum]
     JOIN pg_class AS other ON other.oid = key.confrelid

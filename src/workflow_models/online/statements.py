@@ -326,9 +326,6 @@ def trigger(name: str, table: str, events: str, action: str) -> str:
     )
 
 
-# Of a row c of pg_constraint; before PostgreSQL 18 each one is.
-ENFORCED = "coalesce(to_jsonb(c) ->> 'conenforced', 'true') = 'true'"
-
 _ACTIONS = {None: "a", "NO ACTION": "a", "RESTRICT": "r", "CASCADE": "c", "SET NULL": "n", "SET DEFAULT": "d"}
 
 
@@ -374,7 +371,8 @@ IF {exists} EXISTS (
     SELECT FROM pg_constraint AS c
     WHERE conrelid = {regclass(source)} AND contype = 'f' AND confrelid = {referent_oid}
         AND {f"(convalidated OR conname = {literal(name)})" if if_exists else as_declared}
-        AND {ENFORCED}
+        -- Before PostgreSQL 18 each one is enforced.
+        AND coalesce(to_jsonb(c) ->> 'conenforced', 'true') = 'true'
         AND {names("conrelid", "conkey", local)}
         AND {names("confrelid", "confkey", remote)}
 ) THEN
