@@ -60,26 +60,47 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("choice", choices, indirect=True, ids=kinds, scope="session")
 
 
-# The longest first, so that at the end no worker waits for another one; from `--durations=0`.
+# The longest first, so that at the end no worker waits for another one; from `--durations=0`. What is not
+# here takes some seconds at most.
 LONG = (
     "tests/ddl/test_hand_changes.py",
     "tests/revisions/test_states.py",
-    "tests/ddl/test_model_changes.py",
     "tests/test_tenancy_random.py",
-    "tests/test_beside.py",
     "tests/test_bad_input.py",
+    "tests/ddl/test_model_changes.py",
     "tests/online/test_kills.py",
-    "tests/test_pytest_plugin.py",
+    "tests/test_beside.py",
     "tests/online/test_pooler.py",
+    "tests/test_pytest_plugin.py",
     "tests/ddl/test_revision.py",
     "tests/revisions/test_each_revision.py",
     "tests/test_cli.py",
-    "tests/test_docs.py",
-    "tests/test_export.py",
     "tests/test_embedded.py",
-    "tests/online/test_directives.py",
+    "tests/ddl/test_options.py",
+    "tests/test_export.py",
+    "tests/test_docs.py",
     "tests/test_integrity.py",
+    "tests/online/test_directives.py",
+    "tests/online/test_run.py",
+    "tests/online/test_locks.py",
+    "tests/test_maintenance.py",
+    "tests/test_daily_work.py",
+    "tests/test_tenancy.py",
+    "tests/test_story.py",
     "tests/test_bench.py",
+    "tests/test_executions.py",
+    "tests/ddl/test_foreign_changes.py",
+    "tests/test_kit.py",
+    "tests/ddl/test_bad_input.py",
+    "tests/ddl/test_properties.py",
+    "tests/test_supabase.py",
+    "tests/test_extras.py",
+    "tests/ddl/test_proof.py",
+    "tests/test_policies.py",
+    "tests/test_models.py",
+    "tests/ddl/test_from_nothing.py",
+    "tests/online/test_migrators.py",
+    "tests/online/test_plan.py",
 )
 
 
