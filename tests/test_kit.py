@@ -138,17 +138,19 @@ def test_a_cluster_goes_with_the_process_that_made_it(signum: signal.Signals) ->
     binaries = chosen()[0].binaries
     if binaries is None:
         pytest.skip("makes no cluster")
+    # Not one long wait: Python would not notice a signal that comes just before that begins.
     script = """
-import sys
+import sys, time
 from pathlib import Path
 from tests.server import cluster
 with cluster(Path(sys.argv[1])) as server:
     print(server.host, server.port, flush=True)
-    sys.stdin.read()
+    while True:
+        time.sleep(0.1)
 """
     with subprocess.Popen(
         [sys.executable, "-c", script, str(binaries)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         assert process.stdout
         host, port = process.stdout.readline().split()
