@@ -50,12 +50,12 @@ class Ran:
     stderr: str
 
 
-def start(*command: str, env: Mapping[str, str]) -> "subprocess.Popen[str]":
+def start(*command: str, env: Mapping[str, str], stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
     """Run Python with these arguments; variables of our own shell that name a database do not count."""
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=PROJECT, env=_environment(env), text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

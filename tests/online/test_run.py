@@ -100,7 +100,7 @@ def test_a_relative_downgrade_that_gave_up_half_way_does_not_say_to_run_it_again
     # Again two down would be three.
     assert str(refused.value).endswith(
         "  Unchanged: the database is at lib3; "
-        "what the next revision had built stays and is used next time.\n"
+        "what had been undone of the next revision stays undone and is passed over next time.\n"
         "  Next: end that transaction, then run `alembic downgrade lib2`."
     )
 

@@ -1,5 +1,6 @@
 """`--sql`: a script that gives what the online way gives."""
 
+import os
 import re
 from collections.abc import Callable
 from typing import TypeAlias
@@ -8,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.catalog import misplaced_logs, rows, rows_like, snapshot
-from tests.command import Ran, alembic
+from tests.command import Ran, alembic, ended, start
 from tests.databases import Database
 
 Clone: TypeAlias = Callable[[str], Database]
@@ -44,6 +45,17 @@ def test_a_script_is_written_without_a_server_and_to_stdout_only(script: Ran) ->
 def test_a_script_is_plain_sql(script: Ran) -> None:
     assert re.findall(r"(?m)^\s*\\.*", script.stdout) == []
     assert STATEMENT.sub("", script.stdout).strip() == ""
+
+
+def test_a_script_whose_reader_has_gone_ends_without_a_word() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    writing = start("-m", "alembic", "upgrade", "head", "--sql", env={}, stdout=writer)
+    os.close(writer)
+
+    ran = ended(writing)
+
+    assert (ran.status, ran.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("state", ["empty", "adopted", "half_fixed"])

@@ -5,6 +5,7 @@ has a connection of its own; lock failures are tried again with what is left of 
 """
 
 import io
+import os
 import re
 import sys
 import time
@@ -104,6 +105,12 @@ def run(target: Callable[[Mapping[str, str]], Target], *, options_of_others: boo
             raise told from error
         print(told, file=sys.stderr)
         sys.exit(told.exit_code)
+    except BrokenPipeError:
+        if context.config.cmd_opts is None:
+            raise
+        # Who reads the script, as `head` does, has seen enough; Python would try again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _of_alembic(error: CommandError) -> MigrationError:
@@ -164,6 +171,7 @@ def _write_script(target: Target, options: Options) -> None:
         context.config.output_buffer.write(
             statement.replace(f"CREATE TABLE {version_table}", f"CREATE TABLE IF NOT EXISTS {version_table}")
         )
+    context.config.output_buffer.flush()
 
 
 class Statements(io.StringIO):
@@ -178,7 +186,8 @@ class Statements(io.StringIO):
         return len(text)
 
 
-_STAYS = "; what the next revision had built stays and is used next time."
+_BUILT_STAYS = "; what the next revision had built stays and is used next time."
+_UNDONE_STAYS = "; what had been undone of the next revision stays undone and is passed over next time."
 _READ_ONLY, _ENDED_BY_SOMEBODY, _NOT_PERMITTED = "25006", "57P01", "42501"
 _OWNER = """
     SELECT relowner::regrole::text FROM pg_class
@@ -198,6 +207,7 @@ class _Run:
     def execute(self) -> None:
         self.again = "run the same command again."
         self.watch: Watch | None = None
+        self.stays = _BUILT_STAYS
         with _connect(self.engine) as probe, self._translated(probe):
             self.pooled = behind_pooler(probe)
             # Perhaps less than was asked for.
@@ -252,6 +262,8 @@ class _Run:
         at = _names(heads)
         if steps and re.search(r"[+-]\d+$", str(command["destination_rev"])):
             self.again = f"run `alembic {_absolute(steps[-1])}`."
+        if steps and not steps[0].is_upgrade:
+            self.stays = _UNDONE_STAYS
         if not plan:
             self._warn(probe)
             log.info("nothing to do: the database is at %s", at)
@@ -390,7 +402,7 @@ class _Run:
                 "the locks for the next step could not be had.",
                 happened=f"{error.tries} tries of {self.lock_timeout_ms} ms; "
                 f"{error.blocker or 'who held the lock was gone before it could be seen'}.",
-                unchanged=f"{at}{_STAYS}",
+                unchanged=f"{at}{self.stays}",
                 next_step=f"end that transaction, then {self.again}",
             ) from error
         except (DBAPIError, PendingRollbackError, KeyboardInterrupt) as failure:
@@ -404,13 +416,13 @@ class _Run:
                 raise RunInterruptedError(
                     "interrupted.",
                     happened="the run was ended from the keyboard.",
-                    unchanged=f"{self._boundary(probe)}{_STAYS}",
+                    unchanged=f"{self._boundary(probe)}{self.stays}",
                     next_step=self.again,
                 ) from failure
             raise MigrationError(
                 "the database refused a statement.",
                 happened=self._what_happened(cause),
-                unchanged=f"{self._boundary(probe)}{_STAYS if self.watch else '.'}",
+                unchanged=f"{self._boundary(probe)}{self.stays if self.watch else '.'}",
                 next_step=f"{self._remedy(cause, probe)}{self.again}",
             ) from failure
 
