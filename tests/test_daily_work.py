@@ -95,6 +95,12 @@ class Checkout:
         assert done.status == 0, done.stdout + done.stderr
         return done.stdout
 
+    def fails(self, *arguments: str) -> str:
+        """What the command says of why it did not succeed."""
+        done = forked(_alembic_in, self.folder, list(arguments), env={"DATABASE_URL": self.database.url()})
+        assert done.status == 1, done.stdout + done.stderr
+        return done.stderr
+
     def lint(self, revision: str | Path) -> None:
         ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", revision]
         done = subprocess.run(ruff, cwd=self.folder, capture_output=True, text=True, check=False)
@@ -189,13 +195,12 @@ def test_a_new_revision_does_not_go_down_over_values_without_leave(with_priority
     with_priority.database.execute("UPDATE workflow_execution_logs SET priority = 7 WHERE id % 2 = 0")
     before = with_priority.schema()
 
-    env = {"DATABASE_URL": with_priority.database.url()}
-    refused = forked(_alembic_in, with_priority.folder, ["downgrade", "-1"], env=env)
+    refused = with_priority.fails("downgrade", "-1")
 
-    assert (refused.status, with_priority.schema()) == (1, before)
+    assert with_priority.schema() == before
     [(count,)] = with_priority.database.execute("SELECT count(priority) FROM workflow_execution_logs")
     told = f"{NUMBER}_add_priority: {count} rows of workflow_execution_logs with a value in priority"
-    assert f"Happened: {told}\n" in refused.stderr
+    assert f"Happened: {told}\n" in refused
     with_priority.alembic("-x", "allow-data-loss=true", "downgrade", "-1")
 
 
@@ -237,6 +242,84 @@ def test_the_types_of_the_models_become_those_of_the_database(checkout: Checkout
     checkout.alembic("upgrade", "head")
     checkout.alembic("check")
     checkout.alembic("downgrade", "-1")
+
+
+def test_another_type_cuts_no_value_without_leave(checkout: Checkout) -> None:
+    checkout.add_to_logs(
+        column="notes: Mapped[JsonObject] = mapped_column(JSON(), server_default='{}')",
+        item='CheckConstraint("retry_count >= 0", name="retry_count_counts")',
+    )
+    model = checkout.folder / "src/workflow_models/execution_log.py"
+    exact = "    duration_ms: Mapped[int | None] = mapped_column(Numeric(12, 3), "
+    model.write_text(
+        model.read_text()
+        .replace("    duration_ms: Mapped[int | None] = mapped_column(", exact)
+        .replace("import (", "import (\n    JSON,\n    Numeric,", 1)
+    )
+    checkout.new_revision("--autogenerate", "-m", "measure exactly")
+    checkout.database.execute(script("rows"))
+    checkout.alembic("upgrade", "head")
+    checkout.database.execute("UPDATE workflow_execution_logs SET duration_ms = 1.5 WHERE id % 2 = 0")
+    [(count,)] = checkout.database.execute(
+        "SELECT count(*) FROM workflow_execution_logs WHERE duration_ms = 1.5"
+    )
+
+    refused = checkout.fails("downgrade", "-1")
+
+    told = f"{count} values of duration_ms in workflow_execution_logs that integer cannot hold"
+    assert f"Happened: {NUMBER}_measure_exactly: {told}\n" in refused
+    checkout.alembic("-x", "allow-data-loss=true", "downgrade", "-1")
+
+
+def test_a_shorter_text_is_refused_where_a_value_is_longer(checkout: Checkout) -> None:
+    model = checkout.folder / "src/workflow_models/execution_log.py"
+    shorter = "    error_details: Mapped[str | None] = mapped_column(String(4), "
+    model.write_text(
+        model.read_text()
+        .replace("    error_details: Mapped[str | None] = mapped_column(", shorter)
+        .replace("import (", "import (\n    String,", 1)
+    )
+    checkout.new_revision("--autogenerate", "-m", "shorten")
+    checkout.database.execute(script("rows"))
+    checkout.database.execute("UPDATE workflow_execution_logs SET error_details = 'timed out'")
+    before = checkout.schema()
+
+    refused = checkout.fails("upgrade", "head")
+
+    assert "value too long for type character varying(4)" in refused
+    assert checkout.schema() == before
+    checkout.database.execute("UPDATE workflow_execution_logs SET error_details = 'late'")
+    checkout.alembic("upgrade", "head")
+    checkout.alembic("downgrade", "-1")
+    assert checkout.schema() == before
+
+
+def test_rows_without_a_value_are_counted_before_a_column_needs_one(checkout: Checkout) -> None:
+    model = checkout.folder / "src/workflow_models/execution_log.py"
+    nullable = "    error_details: Mapped[str | None] = mapped_column("
+    assert nullable in model.read_text()
+    model.write_text(model.read_text().replace(nullable, "    error_details: Mapped[str] = mapped_column("))
+    made = checkout.new_revision("--autogenerate", "-m", "always say why")
+    checkout.lint(made)
+    checkout.database.execute(script("rows"))
+    checkout.database.execute("UPDATE workflow_execution_logs SET error_details = NULL WHERE id % 2 = 0")
+    [(count,)] = checkout.database.execute(
+        "SELECT count(*) FROM workflow_execution_logs WHERE error_details IS NULL"
+    )
+    before = checkout.schema()
+
+    refused = checkout.fails("upgrade", "head")
+
+    assert f"Happened: {count} rows of workflow_execution_logs have no error_details.\n" in refused
+    assert "UPDATE workflow_execution_logs SET error_details = … WHERE error_details IS NULL;" in refused
+    assert checkout.schema() == before
+    checkout.database.execute(
+        "UPDATE workflow_execution_logs SET error_details = coalesce(error_details, '')"
+    )
+    checkout.alembic("upgrade", "head")
+    checkout.alembic("check")
+    checkout.alembic("downgrade", "-1")
+    assert checkout.schema() == before
 
 
 def test_a_revision_that_nothing_was_generated_for_is_ready_to_be_filled_in(checkout: Checkout) -> None:

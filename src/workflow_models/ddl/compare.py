@@ -1,5 +1,6 @@
 """Declared against found: one comparison for all kinds of facts."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import unified_diff
@@ -9,6 +10,8 @@ from .facts import Fact, Facts
 
 # Whoever changes these may let somebody see or do more, which the statement alone does not tell.
 _UNTOLD = ("policy", "function", "owner", "rule", "inheritance", "setting", "trigger", "other object")
+# A type, a newline, and one of a limited length that takes its values as they are.
+_SHORTENED = re.compile(r"(?:character|text)\b.*\ncharacter(?: varying)?\(|bit\b.*\nbit(?: varying)?\(")
 _ADDS_ACCESS = ("grant", "default privilege", "setting", "rule", "inheritance", "other object", "owner")
 
 
@@ -48,7 +51,17 @@ class Difference:
         """What brings the database to what is declared, after ``drop``."""
         if self.declared is None:
             return ()
+        if self.found is not None and self.refuses_what_is_too_long:
+            return [statement.partition(" USING ")[0] for statement in self.declared.create]
         return self.declared.alter if self.is_altered else self.declared.create
+
+    @property
+    def refuses_what_is_too_long(self) -> bool:
+        """Whether a column gets a limited length, to which a cast by USING would cut what it has."""
+        if self.fact.kind != "type" or self.declared is None or self.found is None:
+            return False
+        types = (fact.attributes["value"] for fact in (self.found, self.declared))
+        return _SHORTENED.match("\n".join(types)) is not None
 
     @property
     def is_altered(self) -> bool:

@@ -2,14 +2,15 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from alembic.operations import ops
 from alembic.operations.ops import OpContainer
 from sqlalchemy.dialects import postgresql
 
 from .compare import Difference
-from .item import quoted
+from .facts import Fact
+from .item import literal, quoted
 
 _dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 _compiler = _dialect.ddl_compiler(_dialect, None)  # type: ignore[arg-type]
@@ -131,7 +132,37 @@ class Summary:
     @property
     def losses(self) -> Mapping[str, str]:
         """What going down again loses for good, and the queries that count it: ``downgrade_losses``."""
-        return dict(_losses(self._upgrade))
+        return {**dict(_losses(self._upgrade)), **dict(_changed_values(self._differences))}
+
+    @property
+    def refusals(self) -> Sequence[tuple[str, str]]:
+        """What would stop the upgrade on its way, and the queries that count it: ``upgrade_refusals``."""
+        return [
+            _refused_null(difference.fact)
+            for difference in self._differences
+            if difference.fact.kind == "not null"
+            and difference.found
+            and difference.fact.attributes["value"] == "true"
+            and not difference.with_table
+        ]
+
+
+def _refused_null(fact: Fact) -> tuple[str, str]:
+    table, column = fact.on, quoted(fact.name)
+    mend = f"UPDATE {table} SET {column} = … WHERE {column} IS NULL; -- whatever they should have"
+    asked = (
+        f"SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass({literal(table)}) "
+        f"AND attname = {literal(fact.name)} AND NOT attisdropped AND NOT row_security_active(attrelid)"
+    )
+    counted = (
+        f"SELECT count(*) || {literal(f' rows of {table} have no {column}.')}, {literal(mend)} "
+        f"FROM {table} WHERE {column} IS NULL HAVING count(*) > 0"
+    )
+    return asked, counted
+
+
+# PostgreSQL cannot say of two such values whether they are the same.
+_NOT_COMPARED = ("json", "xml")
 
 
 def _losses(upgrade: OpContainer) -> Iterator[tuple[str, str]]:
@@ -144,11 +175,31 @@ def _losses(upgrade: OpContainer) -> Iterator[tuple[str, str]]:
         elif isinstance(op, ops.AddColumnOp) and op.column.computed is None:
             table, column = quoted(op.schema, op.table_name), quoted(op.column.name)
             default = _compiler.get_column_default_string(op.column)
-            given = f"IS DISTINCT FROM {default}" if default else "IS NOT NULL"
+            as_text = "::text" if op.column.type.compile(_dialect).lower() in _NOT_COMPARED else ""
+            given = f"{as_text} IS DISTINCT FROM ({default}){as_text}" if default else " IS NOT NULL"
             yield (
                 f"rows of {table} with a value in {column}",
-                f"SELECT count(*) FROM {table} WHERE {column} {given}",
+                f"SELECT count(*) FROM {table} WHERE {column}{given}",
             )
+
+
+def _changed_values(differences: Iterable[Difference]) -> Iterator[tuple[str, str]]:
+    """Count the values that are others once a column has got its earlier type back."""
+    for difference in differences:
+        declared, found = difference.declared, difference.found
+        if difference.fact.kind != "type" or declared is None or found is None:
+            continue
+        if difference.with_table or difference.reverse.refuses_what_is_too_long:
+            continue
+        table, column = declared.on, quoted(declared.name)
+        back, again = (fact.create[0].partition(f" USING {column}")[2] for fact in (found, declared))
+        as_text = "::text" if declared.attributes["value"] in _NOT_COMPARED else ""
+        again = f"{column}{back}{again}{as_text} IS DISTINCT FROM {column}{as_text}"
+        type_ = found.attributes["value"]
+        yield (
+            f"values of {column} in {table} that {type_} cannot hold",
+            f"SELECT count(*) FROM {table} WHERE {again}",
+        )
 
 
 def _of_core(upgrade: OpContainer) -> Iterator[tuple[str, str, str]]:
