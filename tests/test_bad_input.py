@@ -571,6 +571,10 @@ LACKING = {
             "GRANT REFERENCES ON public.workflow_triggers TO app_owner;"
         ),
     ),
+    "the schema of what is private": (
+        "CREATE SCHEMA workflow_private; GRANT ALL ON SCHEMA workflow_private TO app_owner",
+        "ALTER SCHEMA workflow_private OWNER TO app_owner;",
+    ),
     "EXECUTE on the trigger function": (
         """
         ALTER FUNCTION update_updated_at_column() OWNER TO postgres_;
@@ -750,6 +754,39 @@ THERE = {
             "-- or rename the table, if it is another"
         ),
     ),
+    "columns that are generated": (
+        """
+        ALTER TABLE workflow_definitions DROP COLUMN last_executed_at;
+        ALTER TABLE workflow_definitions
+            ADD last_executed_at timestamptz GENERATED ALWAYS AS (created_at) STORED;
+        ALTER TABLE workflow_execution_logs DROP COLUMN duration_ms;
+        ALTER TABLE workflow_execution_logs
+            ADD duration_ms integer GENERATED ALWAYS AS (length(status)) STORED
+        """,
+        (
+            "\n    column public.workflow_definitions.last_executed_at is generated."
+            "\n    column public.workflow_execution_logs.duration_ms is generated."
+        ),
+        (
+            "ALTER TABLE public.workflow_definitions ALTER COLUMN last_executed_at DROP EXPRESSION; "
+            "-- whoever writes fills it from then on\n"
+            "    ALTER TABLE public.workflow_execution_logs ALTER COLUMN duration_ms DROP EXPRESSION; "
+            "-- whoever writes fills it from then on"
+        ),
+    ),
+    "row security that is forced on the owner of organizations": (
+        "ALTER TABLE organizations FORCE ROW LEVEL SECURITY",
+        "row security is forced on the owner of organizations, so that a key to it cannot be validated.",
+        "ALTER TABLE organizations NO FORCE ROW LEVEL SECURITY; -- and FORCE again after the upgrade",
+    ),
+    "a view of profiles without their ids": (
+        (
+            "ALTER TABLE profiles RENAME TO people; "
+            "CREATE VIEW profiles AS SELECT id AS person, organization_id, role FROM people"
+        ),
+        "public.profiles has no column id of type uuid.",
+        "let the view public.profiles give id as uuid,",
+    ),
     "a function of ours with other parameters": (
         """
         CREATE SCHEMA workflow_private;
@@ -779,7 +816,7 @@ def test_what_is_there_under_our_names_and_is_something_else_is_named(
 
     assert refused_upgrade(unchanged(database).url()) == (
         "error: this database cannot be upgraded yet.\n"
-        f"  Happened: {happened}\n"
+        f"  Happened:{happened if happened[0].isspace() else f' {happened}'}\n"
         "  Unchanged: the database is at base; nothing was done.\n"
         "  Next:\n"
         f"    {next_step}\n"
@@ -1248,6 +1285,77 @@ def test_names_of_indexes_that_others_have_are_refused_all_at_once(clone: Clone)
         assert f"the name {name} is taken: " in str(refused.value)
         assert f"ALTER TABLE public.{name} RENAME TO another_name;" in str(refused.value)
     assert state(database) == before
+
+
+# What an application has that the upgrade takes from it.
+LOST = {
+    "a default": (
+        "ALTER TABLE workflow_definitions ALTER created_by SET DEFAULT auth.uid()",
+        (
+            "workflow_definitions.created_by loses its default, auth.uid(): who inserts a row then has to "
+            "give the value. To have it back afterwards, which a check will name: "
+            "ALTER TABLE workflow_definitions ALTER COLUMN created_by SET DEFAULT auth.uid();"
+        ),
+    ),
+    "values": (
+        """
+        ALTER TABLE workflow_execution_logs DROP CONSTRAINT IF EXISTS workflow_execution_logs_status_check,
+            ADD CONSTRAINT workflow_execution_logs_status_check
+                CHECK (status IN ('queued', 'running', 'success', 'error', 'partial', 'cancelled'))
+        """,
+        (
+            "the CHECK workflow_execution_logs_status_check on workflow_execution_logs is replaced by one "
+            "that refuses 'cancelled', 'queued': have the application write another value first."
+        ),
+    ),
+    "what a key does": (
+        """
+        ALTER TABLE workflow_definitions DROP CONSTRAINT workflow_definitions_organization_id_fkey,
+            ADD CONSTRAINT fk_organization FOREIGN KEY (organization_id) REFERENCES organizations
+                ON DELETE SET NULL
+        """,
+        (
+            "the foreign key fk_organization of workflow_definitions is replaced by one ON DELETE CASCADE: "
+            "it was FOREIGN KEY (organization_id) REFERENCES organizations(id) ON DELETE SET NULL."
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "told"), LOST.values(), ids=LOST)
+def test_what_is_taken_from_an_application_is_told_beforehand(
+    clone: Clone, caplog: pytest.LogCaptureFixture, statement: str, told: str
+) -> None:
+    database = clone("adopted")
+    database.execute(statement)
+
+    migrations.upgrade(database.url())
+
+    assert f"warning: {told}" in warnings(caplog)
+    migrations.check(database.url())
+    caplog.clear()
+    migrations.upgrade(database.url())
+    assert f"warning: {told}" not in warnings(caplog)
+
+
+def test_a_schema_that_is_closed_to_everybody_is_warned_of(
+    clone: Clone, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = clone("adopted")
+    database.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC", user=database.superuser)
+    database.execute("GRANT ALL ON SCHEMA public TO app_owner", user=database.superuser)
+    told = (
+        "warning: role workflow_worker may not use the schema public, in which the tables are. Let its owner "
+        "run, once the role is there: GRANT USAGE ON SCHEMA public TO workflow_worker;"
+    )
+
+    migrations.upgrade(database.url())
+
+    assert told in warnings(caplog)
+    database.execute("GRANT USAGE ON SCHEMA public TO workflow_worker", user=database.superuser)
+    caplog.clear()
+    migrations.check(database.url())
+    assert told not in warnings(caplog)
 
 
 def test_tables_of_another_owner_are_warned_of(clone: Clone, caplog: pytest.LogCaptureFixture) -> None:

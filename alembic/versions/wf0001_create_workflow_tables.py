@@ -47,6 +47,11 @@ upgrade_privileges = (
         AND NOT (has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE'))
     ORDER BY n.nspname)
     UNION ALL
+    SELECT format('schema workflow_private belongs to %s, not to %I.', n.nspowner::regrole, me.rolname),
+        format('ALTER SCHEMA workflow_private OWNER TO %I;', me.rolname)
+    FROM me CROSS JOIN pg_namespace AS n
+    WHERE n.nspname = 'workflow_private' AND NOT pg_has_role(n.nspowner, 'USAGE')
+    UNION ALL
     (SELECT format('table %I belongs to %s, not to %I.', found.relname, found.relowner::regrole, me.rolname),
         format('ALTER TABLE public.%I OWNER TO %I;', found.relname, me.rolname)
     FROM me CROSS JOIN found
@@ -241,12 +246,23 @@ upgrade_refusals = (
             AND p.proargnames IS DISTINCT FROM '{organization_id,caller}')
     UNION ALL
     SELECT format('public.%I has no column %I of type %s.', found.relname, declared.column_name, declared.type),
-        format('ALTER TABLE public.%I ADD COLUMN %I %s; -- and fill it; or rename the table, if it is another',
-            found.relname, declared.column_name, declared.type)
+        CASE WHEN found.relkind = 'r' THEN
+            format('ALTER TABLE public.%I ADD COLUMN %I %s; -- and fill it; or rename the table, if it is another',
+                found.relname, declared.column_name, declared.type)
+            ELSE format('let the view public.%I give %I as %s,', found.relname, declared.column_name, declared.type) END
     FROM found JOIN declared ON declared.table_name = found.relname
     LEFT JOIN pg_attribute AS a
         ON a.attrelid = found.oid AND a.attname = declared.column_name AND NOT a.attisdropped
-    WHERE found.relkind = 'r' AND declared.needed AND a.attname IS NULL
+    WHERE (found.relkind = 'r' OR found.relname = 'profiles') AND declared.needed AND a.attname IS NULL
+    UNION ALL
+    SELECT format('column public.%I.%I is generated.', found.relname, a.attname),
+        format('ALTER TABLE public.%I %s; -- whoever writes fills it from then on', found.relname,
+            CASE a.attgenerated WHEN 's' THEN format('ALTER COLUMN %I DROP EXPRESSION', a.attname)
+                ELSE format('DROP COLUMN %I, ADD COLUMN %I %s', a.attname, a.attname, declared.type) END)
+    FROM found JOIN declared ON declared.table_name = found.relname
+    JOIN pg_attribute AS a
+        ON a.attrelid = found.oid AND a.attname = declared.column_name AND a.attgenerated <> ''
+    WHERE found.relkind = 'r' AND found.relname LIKE 'workflow%'
     UNION ALL
     SELECT format('column public.%I.%I has type %s, not %s.',
             found.relname, a.attname, format_type(a.atttypid, a.atttypmod), declared.type),
@@ -309,6 +325,23 @@ upgrade_refusals = (
         FROM public.workflow_definitions WHERE organization_id IS NOT NULL HAVING count(*) > 0
         """,
     ),
+    # The check of a key reads what it refers to as the owner, on whom that was forced.
+    """
+    SELECT format('row security is forced on the owner of %s, so that a key to it cannot be validated.', r.oid::regclass),
+        format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY; -- and FORCE again after the upgrade', r.oid::regclass)
+    FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace
+    WHERE r.relforcerowsecurity AND row_security_active(r.oid) AND pg_has_role(r.relowner, 'USAGE') AND EXISTS (
+        SELECT FROM (
+            VALUES ('organizations', 'public', 'workflow_definitions', 'organization_id'),
+                ('organizations', 'public', 'workflow_execution_logs', 'organization_id'),
+                ('users', 'auth', 'workflow_definitions', 'created_by'),
+                ('workflow_triggers', 'public', 'workflow_execution_logs', 'trigger_id')
+        ) AS wanted (referent, schema, source, column_name)
+        WHERE wanted.referent = r.relname AND wanted.schema = n.nspname AND NOT EXISTS (
+            SELECT FROM pg_constraint AS key JOIN pg_class AS c ON c.oid = key.conrelid AND c.relname = wanted.source
+            JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = wanted.column_name
+            WHERE key.contype = 'f' AND key.confrelid = r.oid AND key.convalidated AND key.conkey = ARRAY[a.attnum]))
+    """,
     *(
         _refused_null(table, column, f"UPDATE public.{table} SET {column} = {value}")
         for table, values in (

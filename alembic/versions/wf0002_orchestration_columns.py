@@ -12,22 +12,30 @@ down_revision = "wf0001_create_workflow_tables"
 branch_labels = None
 depends_on = None
 
-upgrade_refusals = (
-    """
-    SELECT format('column public.workflow_execution_logs.%I has type %s, not %s.',
-            a.attname, format_type(a.atttypid, a.atttypmod), declared.type),
-        format('ALTER TABLE public.workflow_execution_logs %sALTER COLUMN %I TYPE %s USING %I::%s;',
-            CASE WHEN a.atthasdef THEN format('ALTER COLUMN %I DROP DEFAULT, ', a.attname) END,
-            a.attname, declared.type, a.attname, declared.type)
+_DECLARED = """
     FROM (
         VALUES ('trigger_id', 'uuid'), ('context', 'jsonb'), ('steps_details', 'jsonb'), ('duration_ms', 'integer'),
             ('retry_count', 'integer')
     ) AS declared (column_name, type)
     JOIN pg_attribute AS a ON a.attname = declared.column_name AND NOT a.attisdropped
     WHERE a.attrelid = (
-            SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs')
-        AND format_type(a.atttypid, a.atttypmod) <> declared.type
+        SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs')
+"""
+upgrade_refusals = (
+    f"""
+    SELECT format('column public.workflow_execution_logs.%I is generated.', a.attname),
+        format('ALTER TABLE public.workflow_execution_logs %s; -- whoever writes fills it from then on',
+            CASE a.attgenerated WHEN 's' THEN format('ALTER COLUMN %I DROP EXPRESSION', a.attname)
+                ELSE format('DROP COLUMN %I, ADD COLUMN %I %s', a.attname, a.attname, declared.type) END)
+    {_DECLARED} AND a.attgenerated <> ''
+    UNION ALL
+    SELECT format('column public.workflow_execution_logs.%I has type %s, not %s.',
+            a.attname, format_type(a.atttypid, a.atttypmod), declared.type),
+        format('ALTER TABLE public.workflow_execution_logs %sALTER COLUMN %I TYPE %s USING %I::%s;',
+            CASE WHEN a.atthasdef THEN format('ALTER COLUMN %I DROP DEFAULT, ', a.attname) END,
+            a.attname, declared.type, a.attname, declared.type)
+    {_DECLARED} AND format_type(a.atttypid, a.atttypmod) <> declared.type
     """,
 )
 creates = {"workflow_execution_logs": ("workflow_execution_logs_trigger_id_fkey",)}

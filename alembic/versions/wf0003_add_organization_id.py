@@ -17,6 +17,14 @@ depends_on = None
 
 upgrade_refusals = (
     """
+    SELECT 'column public.workflow_execution_logs.organization_id is generated.',
+        'ALTER TABLE public.workflow_execution_logs '
+            || CASE a.attgenerated WHEN 'v' THEN 'DROP COLUMN organization_id; -- it is added again, and filled'
+                ELSE 'ALTER COLUMN organization_id DROP EXPRESSION;' END
+    FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs' AND a.attname = 'organization_id'
+        AND NOT a.attisdropped AND a.attgenerated <> ''
+    UNION ALL
     SELECT format('column public.workflow_execution_logs.organization_id has type %s, not uuid.',
             format_type(atttypid, atttypmod)),
         'ALTER TABLE public.workflow_execution_logs ALTER COLUMN organization_id TYPE uuid USING organization_id::uuid;'
@@ -25,14 +33,6 @@ upgrade_refusals = (
             SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
             WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs') AND attname = 'organization_id'
         AND NOT attisdropped AND atttypid <> 'uuid'::regtype
-    UNION ALL
-    SELECT 'column public.workflow_execution_logs.organization_id is generated.',
-        'ALTER TABLE public.workflow_execution_logs '
-            || CASE a.attgenerated WHEN 'v' THEN 'DROP COLUMN organization_id; -- it is added again, and filled'
-                ELSE 'ALTER COLUMN organization_id DROP EXPRESSION;' END
-    FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs' AND a.attname = 'organization_id'
-        AND NOT a.attisdropped AND a.attgenerated <> ''
     UNION ALL
     SELECT format('the name %I is taken: %s.', c.relname,
             coalesce('an index of ' || t.oid::regclass, 'a relation that is no index')),

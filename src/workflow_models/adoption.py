@@ -1,6 +1,6 @@
 """What an upgrade finds: the state that a database is in, and who can forge an identity in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # One text. Catalogs only: a look at the rows would scan the logs.
 STATE = """
@@ -95,12 +95,12 @@ ORDER BY 1
 # An application's own trigger on our logs is neither known nor ours to switch off.
 TRIGGER_WARNINGS = """
 SELECT format(
-    'trigger %I on workflow_execution_logs is the application''s, and fires for each log that is filled: '
+    'trigger %I on workflow_execution_logs is the application''s, and fires for each %s that is filled: '
     'what it changes is changed, what it refuses stops the upgrade. Disable it, unless it is meant.',
-    t.tgname)
+    t.tgname, CASE t.tgtype & 1 WHEN 1 THEN 'log' ELSE 'batch' END)
 FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace
 WHERE t.tgrelid = to_regclass('public.workflow_execution_logs') AND NOT t.tgisinternal
-    AND t.tgenabled IN ('O', 'A') AND t.tgtype & 17 = 17 AND n.nspname <> 'workflow_private'
+    AND t.tgenabled IN ('O', 'A') AND t.tgtype & 16 = 16 AND n.nspname <> 'workflow_private'
     AND (t.tgattr = '' OR EXISTS (
         SELECT FROM pg_attribute AS a
         WHERE a.attrelid = t.tgrelid AND a.attname = 'organization_id' AND a.attnum = ANY (t.tgattr)))
@@ -152,6 +152,92 @@ FROM pg_roles
 WHERE rolname IN ('anon', 'authenticated', 'workflow_worker') AND (rolsuper OR rolbypassrls)
 ORDER BY 1
 """
+
+
+# A hardened schema is closed to a role that the revisions create.
+SCHEMA_WARNINGS = """
+SELECT format(
+    'role %I may not use the schema public, in which the tables are. Let its owner run, once the role is '
+    'there: GRANT USAGE ON SCHEMA public TO %I;',
+    name, name)
+FROM (VALUES ('authenticated'), ('workflow_worker')) AS ours (name) LEFT JOIN pg_roles ON rolname = name
+WHERE NOT CASE WHEN oid IS NULL THEN has_schema_privilege('public', 'public', 'USAGE')
+    ELSE has_schema_privilege(oid, 'public', 'USAGE') END
+ORDER BY 1
+"""
+
+
+# Until its last key stands the revisions may still have to do with what the application has.
+_ON_THE_WAY = """NOT EXISTS (
+    SELECT FROM pg_constraint AS c
+    WHERE c.conrelid = to_regclass('public.workflow_execution_logs') AND c.convalidated
+        AND c.conname = 'workflow_execution_logs_workflow_id_organization_id_fkey')"""
+
+
+def lost_defaults(columns: Iterable[tuple[str, str]]) -> str:
+    """Give a query for a warning of each default of the application on a column that is to have none.
+
+    :param columns: those columns, each after its table.
+    """
+    return f"""
+SELECT format(
+    '%I.%I loses its default, %s: who inserts a row then has to give the value. To have it back afterwards, '
+    'which a check will name: ALTER TABLE %I ALTER COLUMN %I SET DEFAULT %s;',
+    c.relname, a.attname, value, c.relname, a.attname, value)
+FROM (VALUES {_listed(columns)}) AS bare (table_name, column_name)
+JOIN pg_class AS c ON c.oid = to_regclass('public.' || bare.table_name)
+JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = bare.column_name AND a.attgenerated = ''
+JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
+CROSS JOIN LATERAL pg_get_expr(d.adbin, d.adrelid) AS value
+WHERE {_ON_THE_WAY}
+ORDER BY c.relname, a.attnum
+"""
+
+
+def lost_values(allowed: Mapping[str, Iterable[str]]) -> str:
+    """Give a query for a warning of each CHECK of the application that allows more than ours of its name.
+
+    :param allowed: the values that ours allow, by their names.
+    """
+    values = _listed((name, value) for name, each in allowed.items() for value in each)
+    return f"""
+SELECT format(
+    'the CHECK %I on %s is replaced by one that refuses %s: have the application write another value first.',
+    k.conname, k.conrelid::regclass, string_agg(DISTINCT quote_literal(value[1]), ', '))
+FROM pg_constraint AS k
+CROSS JOIN LATERAL regexp_matches(pg_get_constraintdef(k.oid), '''([^'']*)''', 'g') AS value
+WHERE k.contype = 'c' AND k.conrelid IN (
+        to_regclass('public.workflow_definitions'), to_regclass('public.workflow_execution_logs'))
+    AND k.conname IN (SELECT name FROM (VALUES {values}) AS ours (name, value))
+    AND (k.conname, value[1]) NOT IN (VALUES {values})
+    AND {_ON_THE_WAY}
+GROUP BY k.conname, k.conrelid
+ORDER BY 1
+"""
+
+
+def lost_actions(keys: Iterable[tuple[str, str, str]]) -> str:
+    """Give a query for a warning of each foreign key of the application that does otherwise than ours.
+
+    :param keys: the table and the column of each of ours, and the table that it refers to.
+    """
+    return f"""
+SELECT format(
+    'the foreign key %I of %s is replaced by one ON DELETE CASCADE: it was %s.',
+    k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid))
+FROM (VALUES {_listed(keys)}) AS ours (table_name, column_name, referent)
+JOIN pg_constraint AS k ON k.contype = 'f' AND k.conrelid = to_regclass('public.' || ours.table_name)
+    AND k.confrelid = to_regclass('public.' || ours.referent)
+JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attname = ours.column_name
+    AND k.conkey = ARRAY[a.attnum]
+WHERE (k.confdeltype <> 'c' OR k.confupdtype <> 'a' OR k.condeferrable)
+    AND {_ON_THE_WAY}
+ORDER BY 1
+"""
+
+
+def _listed(rows: Iterable[tuple[str, ...]]) -> str:
+    return ", ".join("(" + ", ".join(f"'{value}'" for value in row) + ")" for row in rows)
 
 
 def foreign_policies(declared: Iterable[str]) -> str:

@@ -33,9 +33,13 @@ from .adoption import (
     OWNER_WARNINGS,
     PROFILE_WARNINGS,
     ROLE_WARNINGS,
+    SCHEMA_WARNINGS,
     STATE,
     TRIGGER_WARNINGS,
     foreign_policies,
+    lost_actions,
+    lost_defaults,
+    lost_values,
 )
 from .application import application_metadata
 from .base import TextEnum, metadata
@@ -427,14 +431,47 @@ def _declared_constraints() -> set[str]:
     }
 
 
+def _columns_without_default() -> Iterator[tuple[str, str]]:
+    for table in metadata.tables.values():
+        for column in table.columns:
+            if column.server_default is None and column is not table.autoincrement_column:
+                yield table.name, column.name
+
+
+def _allowed_values() -> Mapping[str, Sequence[str]]:
+    return {
+        f"{table.name}_{column.name}_check": [member.value for member in column.type.enum]
+        for table in metadata.tables.values()
+        for column in table.columns
+        if isinstance(column.type, TextEnum)
+    }
+
+
+def _cascading_keys() -> Iterator[tuple[str, str, str]]:
+    for table in metadata.tables.values():
+        for key in table.foreign_key_constraints:
+            if key.ondelete == "CASCADE" and len(key.columns) == 1:
+                yield table.name, key.column_keys[0], key.elements[0].target_fullname.split(".")[-2]
+
+
 def _warnings(allow_extra: Iterable[str] = ()) -> tuple[str, ...]:
     allowed = {
         found[1].replace('""', '"')
         for found in (re.fullmatch(r'policy "?(.*?)"? on \w+', title) for title in allow_extra)
         if found
     }
-    policies = foreign_policies(_declared_policies() | allowed)
-    return OWNER_WARNINGS, ROLE_WARNINGS, KEY_WARNINGS, PROFILE_WARNINGS, TRIGGER_WARNINGS, policies
+    return (
+        OWNER_WARNINGS,
+        ROLE_WARNINGS,
+        SCHEMA_WARNINGS,
+        KEY_WARNINGS,
+        PROFILE_WARNINGS,
+        TRIGGER_WARNINGS,
+        lost_defaults(_columns_without_default()),
+        lost_values(_allowed_values()),
+        lost_actions(_cascading_keys()),
+        foreign_policies(_declared_policies() | allowed),
+    )
 
 
 _NEIGHBOURS = {table.name for table in application_metadata.tables.values()}

@@ -646,6 +646,18 @@ def test_a_foreign_key_that_was_validated_stays_valid(library: Database, op: Any
     assert constraint(library) == FOREIGN_KEY
 
 
+@pytest.mark.parametrize("definition", [FOREIGN_KEY, FOREIGN_KEY.partition(" ON ")[0]])
+def test_a_foreign_key_that_is_called_otherwise_is_taken_over(
+    library: Database, op: Any, definition: str
+) -> None:
+    library.execute(f"""ALTER TABLE library.loans ADD CONSTRAINT "their's" {definition}""")
+
+    create_and_validate_foreign_key(op, "books", "simple")
+
+    assert constraint(library) == FOREIGN_KEY
+    assert constraint(library, "their''s") is None
+
+
 def test_a_foreign_key_is_validated_while_others_write(library: Database, op: Any) -> None:
     create_foreign_key_not_valid(op, "books", "simple")
 

@@ -45,8 +45,8 @@ ALLOWED = {
     ("ban-drop-default", r"ALTER TABLE a_name ALTER COLUMN a_name DROP DEFAULT"): (
         "one that somebody has set by hand"
     ),
-    ("renaming-object", r"ALTER (SEQUENCE|INDEX)"): (
-        "that of a serial, or an index that is being replaced: no statement of a client names either"
+    ("renaming-object", r"ALTER (SEQUENCE|INDEX|TABLE \w+ RENAME CONSTRAINT)"): (
+        "that of a serial, an index that is being replaced, a foreign key: no statement names them"
     ),
 }
 

@@ -595,6 +595,21 @@ def row_versions(database: Database) -> list[tuple[object, ...]]:
     ]
 
 
+def test_keys_that_the_application_calls_otherwise_end_under_our_names(clone: Clone) -> None:
+    database, expected = clone("adopted"), clone("adopted_upgraded")
+    database.execute("""
+        ALTER TABLE workflow_definitions RENAME CONSTRAINT workflow_definitions_organization_id_fkey TO f;
+        ALTER TABLE workflow_execution_logs
+            DROP CONSTRAINT workflow_execution_logs_workflow_id_fkey,
+            ADD CONSTRAINT "FK_of Workflow" FOREIGN KEY (workflow_id) REFERENCES workflow_definitions (id)
+                ON DELETE RESTRICT
+    """)
+
+    migrations.upgrade(database.url())
+
+    assert snapshot(database.observer) == snapshot(expected.observer)
+
+
 def test_a_policy_that_the_application_renamed_stays_and_is_told_of(
     clone: Clone, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -146,6 +146,8 @@ class Step(MigrateOperation):
     ) -> None:
         """Add a foreign key NOT VALID, or replace one of that name that is another.
 
+        One from these columns to those that is called otherwise gets the name first.
+
         :param if_referent_exists: the referenced table is somebody else's: do nothing where it does not
             exist, or where any key from these columns to those does.
         """

@@ -342,6 +342,8 @@ def foreign_key_not_valid(
 ) -> str:
     """Add a foreign key NOT VALID, or replace one of that name that is another.
 
+    One from these columns to those that is called otherwise gets the name first.
+
     :param if_exists: only where the referenced table is there; any key to it will do.
     """
 
@@ -360,25 +362,48 @@ def foreign_key_not_valid(
         f"(SELECT oid FROM pg_namespace WHERE nspname = {literal(schema) if schema else 'current_schema()'}))"
     )
     exists = f"{referent_oid} IS NULL OR" if if_exists else ""
-    as_declared = f"""conname = {literal(name)}
-        AND confupdtype = '{_ACTIONS[onupdate]}' AND confdeltype = '{_ACTIONS[ondelete]}'
-        AND confmatchtype = 's' AND NOT condeferrable"""
+    same = f"""conrelid = {regclass(source)} AND contype = 'f' AND confrelid = {referent_oid}
+        AND {names("conrelid", "conkey", local)}
+        AND {names("confrelid", "confkey", remote)}"""
+    # Before PostgreSQL 18 each one is enforced.
+    enforced = "coalesce(to_jsonb(c) ->> 'conenforced', 'true') = 'true'"
+    as_declared = f"""confupdtype = '{_ACTIONS[onupdate]}' AND confdeltype = '{_ACTIONS[ondelete]}'
+        AND confmatchtype = 's' AND NOT condeferrable AND {enforced}"""
+    is_there = f"""EXISTS (
+    SELECT FROM pg_constraint AS c
+    WHERE conname = {literal(name)} AND {same} AND {as_declared}
+)"""
+    will_do = f"""EXISTS (
+    SELECT FROM pg_constraint AS c
+    WHERE (convalidated OR conname = {literal(name)}) AND {same} AND {enforced}
+)"""
+    table, given = (each.replace("%", "%%") for each in (relation(source), identifier(name)))
+    rename = f"ALTER TABLE {table} RENAME CONSTRAINT %I TO {given}"
+    # Two keys would do the same, or each something else, and an API could not choose between them.
+    take_over = f"""
+DECLARE
+    other text := (
+        SELECT conname FROM pg_constraint AS c
+        WHERE {same} AND NOT EXISTS (
+            SELECT FROM pg_constraint WHERE conrelid = {regclass(source)} AND conname = {literal(name)})
+        ORDER BY ({as_declared}) DESC, convalidated DESC, conname LIMIT 1);
+BEGIN
+    IF other IS NOT NULL THEN
+        EXECUTE format({literal(rename)}, other);
+        IF {is_there} THEN
+            RETURN;
+        END IF;
+    END IF;
+END;"""
     actions = "".join(
         f" ON {event} {action}" for event, action in (("UPDATE", onupdate), ("DELETE", ondelete)) if action
     )
     return _block(f"""
-IF {exists} EXISTS (
-    SELECT FROM pg_constraint AS c
-    WHERE conrelid = {regclass(source)} AND contype = 'f' AND confrelid = {referent_oid}
-        AND {f"(convalidated OR conname = {literal(name)})" if if_exists else as_declared}
-        -- Before PostgreSQL 18 each one is enforced.
-        AND coalesce(to_jsonb(c) ->> 'conenforced', 'true') = 'true'
-        AND {names("conrelid", "conkey", local)}
-        AND {names("confrelid", "confkey", remote)}
-) THEN
+IF {exists} {will_do if if_exists else is_there} THEN
     RETURN;
 END IF;
 {lock_first(referent)}
+{"" if if_exists else take_over}
 IF EXISTS (
     SELECT FROM pg_constraint WHERE conrelid = {regclass(source)} AND conname = {literal(name)}
 ) THEN
