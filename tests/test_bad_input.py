@@ -571,6 +571,10 @@ LACKING = {
             "GRANT REFERENCES ON public.workflow_triggers TO app_owner;"
         ),
     ),
+    "UPDATE on the logs, which it owns": (
+        "REVOKE UPDATE ON workflow_execution_logs FROM app_owner",
+        "GRANT ALL ON public.workflow_execution_logs TO app_owner;",
+    ),
     "the schema of what is private": (
         "CREATE SCHEMA workflow_private; GRANT ALL ON SCHEMA workflow_private TO app_owner",
         "ALTER SCHEMA workflow_private OWNER TO app_owner;",
@@ -722,7 +726,7 @@ THERE = {
         CREATE INDEX workflow_definitions_pkey ON contacts (id)
         """,
         "the name workflow_definitions_pkey is taken: an index of contacts.",
-        "ALTER TABLE public.workflow_definitions_pkey RENAME TO another_name;",
+        "ALTER TABLE public.workflow_definitions_pkey RENAME TO workflow_definitions_pkey_others;",
     ),
     "a table without a key": (
         """
@@ -933,6 +937,30 @@ MENDABLE = {
     "a view under the name of a key": (
         "CREATE VIEW workflow_definitions_id_organization_id_key AS SELECT 1",
         ["the name workflow_definitions_id_organization_id_key is taken: a relation that is no index."],
+    ),
+    "an old table that kept our names": (
+        """
+        CREATE TABLE old (LIKE workflow_execution_logs);
+        CREATE INDEX idx_workflow_exec_org_time ON old (id);
+        CREATE INDEX idx_failed_workflow_executions ON old (id)
+        """,
+        [
+            "the name idx_failed_workflow_executions is taken: an index of old.",
+            "the name idx_workflow_exec_org_time is taken: an index of old.",
+        ],
+    ),
+    "a key of the organizations of logs to somewhere else": (
+        """
+        CREATE TABLE tenants (id uuid PRIMARY KEY);
+        ALTER TABLE workflow_execution_logs
+            ADD organization_id uuid CONSTRAINT of_tenant REFERENCES tenants
+        """,
+        [
+            (
+                "the foreign key of_tenant of workflow_execution_logs refers with organization_id to "
+                "tenants, not to organizations."
+            )
+        ],
     ),
     "statistics of another table under our name": (
         """
@@ -1283,7 +1311,7 @@ def test_names_of_indexes_that_others_have_are_refused_all_at_once(clone: Clone)
 
     for name in TAKEN:
         assert f"the name {name} is taken: " in str(refused.value)
-        assert f"ALTER TABLE public.{name} RENAME TO another_name;" in str(refused.value)
+        assert f"ALTER TABLE public.{name} RENAME TO {name[:56]}_others;" in str(refused.value)
     assert state(database) == before
 
 

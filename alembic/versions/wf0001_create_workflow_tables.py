@@ -59,6 +59,13 @@ upgrade_privileges = (
         AND NOT pg_has_role(found.relowner, 'USAGE')
     ORDER BY found.relname)
     UNION ALL
+    SELECT format('%I may not read and write %I, which it owns.', me.rolname, found.relname),
+        format('GRANT ALL ON public.%I TO %I;', found.relname, me.rolname)
+    FROM me CROSS JOIN found
+    WHERE found.relname IN ('workflow_definitions', 'workflow_execution_logs') AND pg_has_role(found.relowner, 'USAGE')
+        AND NOT (has_table_privilege(found.oid, 'SELECT') AND has_table_privilege(found.oid, 'UPDATE')
+            AND has_table_privilege(found.oid, 'REFERENCES'))
+    UNION ALL
     SELECT format('function %s belongs to %s, not to %I.', p.oid::regprocedure, p.proowner::regrole, me.rolname),
         format('ALTER FUNCTION %s OWNER TO %I;', p.oid::regprocedure, me.rolname)
     FROM me CROSS JOIN pg_proc AS p
@@ -399,7 +406,7 @@ upgrade_refusals = (
     """
     SELECT format('the name %I is taken: %s.', c.relname,
             coalesce('an index of ' || t.oid::regclass, 'a relation that is no index')),
-        format('ALTER TABLE public.%I RENAME TO another_name;', c.relname)
+        format('ALTER TABLE public.%I RENAME TO %I;', c.relname, left(c.relname, 56) || '_others')
     FROM (
         VALUES ('workflow_definitions', 'idx_%s_organization_id'), ('workflow_definitions', 'idx_%s_is_active'),
             ('workflow_definitions', 'idx_%s_trigger_type'), ('workflow_definitions', '%s_pkey'),

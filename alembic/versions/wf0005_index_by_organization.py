@@ -65,7 +65,7 @@ upgrade_refusals = (
     f"""
     SELECT format('the name %I is taken: %s.', c.relname,
             coalesce('an index of ' || t.oid::regclass, 'a relation that is no index')),
-        format('ALTER TABLE public.%I RENAME TO another_name;', c.relname)
+        format('ALTER TABLE public.%I RENAME TO %I;', c.relname, left(c.relname, 56) || '_others')
     FROM pg_class AS c
     LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
     LEFT JOIN pg_class AS t ON t.oid = i.indrelid
@@ -74,7 +74,7 @@ upgrade_refusals = (
             OR c.relname IN {tuple(_OF_DEFINITIONS)} AND t.relname IS DISTINCT FROM 'workflow_definitions')
     UNION ALL
     SELECT format('the name %I is taken: statistics of %s.', stxname, stxrelid::regclass),
-        format('ALTER STATISTICS public.%I RENAME TO another_name;', stxname)
+        format('ALTER STATISTICS public.%I RENAME TO %I;', stxname, left(stxname, 56) || '_others')
     FROM pg_statistic_ext JOIN pg_class AS t ON t.oid = stxrelid
     WHERE stxnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'public') AND stxname = '{_STATISTICS}'
         AND NOT (t.relname = 'workflow_execution_logs' AND t.relnamespace = stxnamespace)

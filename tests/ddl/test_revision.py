@@ -98,6 +98,22 @@ def test_a_table_that_may_have_been_renamed_is_pointed_out(
     assert not proof.generate().refuses
 
 
+def test_a_new_table_is_open_to_nobody_whatever_its_schema_grants(
+    empty: Database, prove: Callable[..., Proof]
+) -> None:
+    empty.execute("""
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon;
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO PUBLIC
+    """)
+    metadata = MetaData()
+    Table("tickets", metadata, Column("id", BigInteger, primary_key=True))
+    proof = prove(empty, metadata=metadata, include_object=None, version_table_schema=None)
+
+    proof.of(proof.generate())
+
+    assert empty.execute("SELECT has_table_privilege('anon', 'tickets', 'SELECT')") == [(False,)]
+
+
 def test_a_rewrite_of_a_table_is_announced(upgraded: Database, prove: Callable[..., Proof]) -> None:
     revision, summary = generated(
         upgraded, prove, "ALTER TABLE workflow_execution_logs ALTER duration_ms TYPE bigint"

@@ -699,6 +699,13 @@ def _render_statements(autogen_context: AutogenContext, op: StatementsOp) -> lis
     return [_executed(prefix, _if_exists(statement)) for statement in op.statements]
 
 
+@renderers.dispatch_for(MissingTableOp)
+def _render_missing_table(autogen_context: AutogenContext, op: MissingTableOp) -> list[str]:
+    prefix = (autogen_context.opts or {}).get("alembic_module_prefix") or "op."
+    created = renderers.dispatch(ops.CreateTableOp(op.table_name, op.columns))(autogen_context, op)
+    return [created, _executed(prefix, only_what_is_granted(quoted(op.schema, op.table_name)))]
+
+
 @renderers.dispatch_for(StepsOp)
 def _render(autogen_context: AutogenContext, op: StepsOp) -> list[str]:
     prefix = (autogen_context.opts or {}).get("alembic_module_prefix") or "op."
@@ -708,8 +715,6 @@ def _render(autogen_context: AutogenContext, op: StepsOp) -> list[str]:
     unchecked = any(map(_is_sql, functions)) and (
         op.unchecked or len({each.fact.key for each in functions}) > 1
     )
-    for table in dict.fromkeys(each.fact.on for each, _ in op.steps if each.with_table):
-        lines.append(_executed(prefix, only_what_is_granted(table)))
     for outside, placed in groupby(_placed(op.steps), lambda step: step[0]):
         steps = [(difference, statement) for _, difference, statement in placed]
         if not outside:
