@@ -160,9 +160,10 @@ SELECT format(
     'role %I may not use the schema public, in which the tables are. Let its owner run, once the role is '
     'there: GRANT USAGE ON SCHEMA public TO %I;',
     name, name)
-FROM (VALUES ('authenticated'), ('workflow_worker')) AS ours (name) LEFT JOIN pg_roles ON rolname = name
-WHERE NOT CASE WHEN oid IS NULL THEN has_schema_privilege('public', 'public', 'USAGE')
-    ELSE has_schema_privilege(oid, 'public', 'USAGE') END
+FROM pg_namespace AS n CROSS JOIN (VALUES ('authenticated'), ('workflow_worker')) AS ours (name)
+LEFT JOIN pg_roles AS r ON r.rolname = ours.name
+WHERE n.nspname = 'public' AND NOT CASE WHEN r.oid IS NULL THEN has_schema_privilege('public', n.oid, 'USAGE')
+    ELSE has_schema_privilege(r.oid, n.oid, 'USAGE') END
 ORDER BY 1
 """
 
