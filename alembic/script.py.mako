@@ -20,7 +20,6 @@
     changes = f"{summary.changes}\n\n" if summary and summary.changes else ""
     locks = summary.locks if changes else "Locks:"
     losses = summary.losses if changes else {}
-    refusals = summary.refusals if changes else ()
 %>\
 """${message[:1].upper() + message[1:].rstrip(".")}.
 
@@ -34,16 +33,6 @@ revision = ${in_double_quotes(up_revision)}
 down_revision = ${in_double_quotes(down_revision)}
 branch_labels = ${in_double_quotes(branch_labels)}
 depends_on = ${in_double_quotes(depends_on)}
-% if refusals:
-upgrade_refusals = (
-% for asked, query in refusals:
-    (
-        ${in_double_quotes(asked)},
-        ${in_double_quotes(query)},
-    ),
-% endfor
-)
-% endif
 % if losses:
 downgrade_losses = {
 % for what, query in losses.items():

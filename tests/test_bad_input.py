@@ -573,7 +573,7 @@ LACKING = {
     ),
     "UPDATE on the logs, which it owns": (
         "REVOKE UPDATE ON workflow_execution_logs FROM app_owner",
-        "GRANT ALL ON public.workflow_execution_logs TO app_owner;",
+        "GRANT UPDATE ON public.workflow_execution_logs TO app_owner;",
     ),
     "the schema of what is private": (
         "CREATE SCHEMA workflow_private; GRANT ALL ON SCHEMA workflow_private TO app_owner",
@@ -780,7 +780,10 @@ THERE = {
     ),
     "row security that is forced on the owner of organizations": (
         "ALTER TABLE organizations FORCE ROW LEVEL SECURITY",
-        "row security is forced on the owner of organizations, so that a key to it cannot be validated.",
+        (
+            "row security is forced on the owner of organizations, "
+            "so that the key of workflow_execution_logs to it cannot be validated."
+        ),
         "ALTER TABLE organizations NO FORCE ROW LEVEL SECURITY; -- and FORCE again after the upgrade",
     ),
     "a view of profiles without their ids": (
@@ -947,19 +950,6 @@ MENDABLE = {
         [
             "the name idx_failed_workflow_executions is taken: an index of old.",
             "the name idx_workflow_exec_org_time is taken: an index of old.",
-        ],
-    ),
-    "a key of the organizations of logs to somewhere else": (
-        """
-        CREATE TABLE tenants (id uuid PRIMARY KEY);
-        ALTER TABLE workflow_execution_logs
-            ADD organization_id uuid CONSTRAINT of_tenant REFERENCES tenants
-        """,
-        [
-            (
-                "the foreign key of_tenant of workflow_execution_logs refers with organization_id to "
-                "tenants, not to organizations."
-            )
         ],
     ),
     "statistics of another table under our name": (
@@ -1332,8 +1322,9 @@ LOST = {
                 CHECK (status IN ('queued', 'running', 'success', 'error', 'partial', 'cancelled'))
         """,
         (
-            "the CHECK workflow_execution_logs_status_check on workflow_execution_logs is replaced by one "
-            "that refuses 'cancelled', 'queued': have the application write another value first."
+            "the CHECK workflow_execution_logs_status_check on workflow_execution_logs is replaced, unless "
+            "rows have other values, by one that refuses 'cancelled', 'queued': have the application write "
+            "another value first."
         ),
     ),
     "what a key does": (
@@ -1364,6 +1355,20 @@ def test_what_is_taken_from_an_application_is_told_beforehand(
     caplog.clear()
     migrations.upgrade(database.url())
     assert f"warning: {told}" not in warnings(caplog)
+
+
+def test_what_stays_beside_ours_is_not_told_as_lost(clone: Clone, caplog: pytest.LogCaptureFixture) -> None:
+    database = clone("adopted")
+    database.execute("""
+        ALTER TABLE workflow_definitions ADD CONSTRAINT a_second
+            FOREIGN KEY (organization_id) REFERENCES organizations ON DELETE RESTRICT;
+        ALTER TABLE workflow_execution_logs DROP CONSTRAINT IF EXISTS workflow_execution_logs_status_check,
+            ADD CONSTRAINT workflow_execution_logs_status_check CHECK (status ~ '^[a-z]+$' AND status <> '')
+    """)
+
+    migrations.upgrade(database.url())
+
+    assert [each for each in warnings(caplog) if "is replaced" in each] == []
 
 
 def test_a_schema_that_is_closed_to_everybody_is_warned_of(

@@ -294,34 +294,6 @@ def test_a_shorter_text_is_refused_where_a_value_is_longer(checkout: Checkout) -
     assert checkout.schema() == before
 
 
-def test_rows_without_a_value_are_counted_before_a_column_needs_one(checkout: Checkout) -> None:
-    model = checkout.folder / "src/workflow_models/execution_log.py"
-    nullable = "    error_details: Mapped[str | None] = mapped_column("
-    assert nullable in model.read_text()
-    model.write_text(model.read_text().replace(nullable, "    error_details: Mapped[str] = mapped_column("))
-    made = checkout.new_revision("--autogenerate", "-m", "always say why")
-    checkout.lint(made)
-    checkout.database.execute(script("rows"))
-    checkout.database.execute("UPDATE workflow_execution_logs SET error_details = NULL WHERE id % 2 = 0")
-    [(count,)] = checkout.database.execute(
-        "SELECT count(*) FROM workflow_execution_logs WHERE error_details IS NULL"
-    )
-    before = checkout.schema()
-
-    refused = checkout.fails("upgrade", "head")
-
-    assert f"Happened: {count} rows of workflow_execution_logs have no error_details.\n" in refused
-    assert "UPDATE workflow_execution_logs SET error_details = … WHERE error_details IS NULL;" in refused
-    assert checkout.schema() == before
-    checkout.database.execute(
-        "UPDATE workflow_execution_logs SET error_details = coalesce(error_details, '')"
-    )
-    checkout.alembic("upgrade", "head")
-    checkout.alembic("check")
-    checkout.alembic("downgrade", "-1")
-    assert checkout.schema() == before
-
-
 def test_a_revision_that_nothing_was_generated_for_is_ready_to_be_filled_in(checkout: Checkout) -> None:
     made = checkout.new_revision("-m", "tidy up")
 

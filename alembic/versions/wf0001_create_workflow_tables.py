@@ -59,12 +59,13 @@ upgrade_privileges = (
         AND NOT pg_has_role(found.relowner, 'USAGE')
     ORDER BY found.relname)
     UNION ALL
-    SELECT format('%I may not read and write %I, which it owns.', me.rolname, found.relname),
-        format('GRANT ALL ON public.%I TO %I;', found.relname, me.rolname)
-    FROM me CROSS JOIN found
+    (SELECT format('%I has lost %s on %I.', me.rolname, string_agg(needed.privilege, ', '), found.relname),
+        format('GRANT %s ON public.%I TO %I;', string_agg(needed.privilege, ', '), found.relname, me.rolname)
+    FROM me CROSS JOIN found CROSS JOIN (VALUES ('REFERENCES'), ('SELECT'), ('TRIGGER'), ('UPDATE')) AS needed (privilege)
     WHERE found.relname IN ('workflow_definitions', 'workflow_execution_logs') AND pg_has_role(found.relowner, 'USAGE')
-        AND NOT (has_table_privilege(found.oid, 'SELECT') AND has_table_privilege(found.oid, 'UPDATE')
-            AND has_table_privilege(found.oid, 'REFERENCES'))
+        AND (needed.privilege <> 'REFERENCES' OR found.relname = 'workflow_definitions')
+        AND NOT has_table_privilege(found.oid, needed.privilege)
+    GROUP BY me.rolname, found.relname ORDER BY found.relname)
     UNION ALL
     SELECT format('function %s belongs to %s, not to %I.', p.oid::regprocedure, p.proowner::regrole, me.rolname),
         format('ALTER FUNCTION %s OWNER TO %I;', p.oid::regprocedure, me.rolname)
@@ -263,9 +264,12 @@ upgrade_refusals = (
     WHERE (found.relkind = 'r' OR found.relname = 'profiles') AND declared.needed AND a.attname IS NULL
     UNION ALL
     SELECT format('column public.%I.%I is generated.', found.relname, a.attname),
-        format('ALTER TABLE public.%I %s; -- whoever writes fills it from then on', found.relname,
-            CASE a.attgenerated WHEN 's' THEN format('ALTER COLUMN %I DROP EXPRESSION', a.attname)
-                ELSE format('DROP COLUMN %I, ADD COLUMN %I %s', a.attname, a.attname, declared.type) END)
+        CASE a.attgenerated WHEN 's' THEN
+            format('ALTER TABLE public.%I ALTER COLUMN %I DROP EXPRESSION; -- whoever writes fills it from then on',
+                found.relname, a.attname)
+            ELSE format('ALTER TABLE public.%1$s ADD COLUMN %2$s_ %3$s; UPDATE public.%1$s SET %2$s_ = %2$s; '
+                'ALTER TABLE public.%1$s DROP COLUMN %2$s; ALTER TABLE public.%1$s RENAME COLUMN %2$s_ TO %2$s; '
+                '-- whoever writes fills it from then on', found.relname, a.attname, declared.type) END
     FROM found JOIN declared ON declared.table_name = found.relname
     JOIN pg_attribute AS a
         ON a.attrelid = found.oid AND a.attname = declared.column_name AND a.attgenerated <> ''
@@ -334,20 +338,21 @@ upgrade_refusals = (
     ),
     # The check of a key reads what it refers to as the owner, on whom that was forced.
     """
-    SELECT format('row security is forced on the owner of %s, so that a key to it cannot be validated.', r.oid::regclass),
+    SELECT format('row security is forced on the owner of %s, so that the key of %s to it cannot be validated.',
+            r.oid::regclass, wanted.source),
         format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY; -- and FORCE again after the upgrade', r.oid::regclass)
-    FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace
-    WHERE r.relforcerowsecurity AND row_security_active(r.oid) AND pg_has_role(r.relowner, 'USAGE') AND EXISTS (
-        SELECT FROM (
-            VALUES ('organizations', 'public', 'workflow_definitions', 'organization_id'),
-                ('organizations', 'public', 'workflow_execution_logs', 'organization_id'),
-                ('users', 'auth', 'workflow_definitions', 'created_by'),
-                ('workflow_triggers', 'public', 'workflow_execution_logs', 'trigger_id')
-        ) AS wanted (referent, schema, source, column_name)
-        WHERE wanted.referent = r.relname AND wanted.schema = n.nspname AND NOT EXISTS (
-            SELECT FROM pg_constraint AS key JOIN pg_class AS c ON c.oid = key.conrelid AND c.relname = wanted.source
-            JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = wanted.column_name
-            WHERE key.contype = 'f' AND key.confrelid = r.oid AND key.convalidated AND key.conkey = ARRAY[a.attnum]))
+    FROM (
+        VALUES ('organizations', 'public', 'workflow_definitions', 'organization_id'),
+            ('users', 'auth', 'workflow_definitions', 'created_by'),
+            ('workflow_triggers', 'public', 'workflow_execution_logs', 'trigger_id')
+    ) AS wanted (referent, schema, source, column_name)
+    JOIN pg_namespace AS n ON n.nspname = wanted.schema
+    JOIN pg_class AS r ON r.relnamespace = n.oid AND r.relname = wanted.referent
+    WHERE r.relforcerowsecurity AND row_security_active(r.oid) AND pg_has_role(r.relowner, 'USAGE') AND NOT EXISTS (
+        SELECT FROM pg_constraint AS key JOIN pg_class AS c ON c.oid = key.conrelid AND c.relname = wanted.source
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = wanted.column_name
+        WHERE key.contype = 'f' AND key.confrelid = r.oid AND key.convalidated AND key.conkey = ARRAY[a.attnum]
+            AND (r.relname <> 'organizations' OR key.confdeltype = 'c' AND NOT key.condeferrable))
     """,
     *(
         _refused_null(table, column, f"UPDATE public.{table} SET {column} = {value}")

@@ -25,9 +25,14 @@ _DECLARED = """
 upgrade_refusals = (
     f"""
     SELECT format('column public.workflow_execution_logs.%I is generated.', a.attname),
-        format('ALTER TABLE public.workflow_execution_logs %s; -- whoever writes fills it from then on',
-            CASE a.attgenerated WHEN 's' THEN format('ALTER COLUMN %I DROP EXPRESSION', a.attname)
-                ELSE format('DROP COLUMN %I, ADD COLUMN %I %s', a.attname, a.attname, declared.type) END)
+        CASE a.attgenerated WHEN 's' THEN
+            format('ALTER TABLE public.workflow_execution_logs ALTER COLUMN %I DROP EXPRESSION; '
+                '-- whoever writes fills it from then on', a.attname)
+            ELSE format('ALTER TABLE public.workflow_execution_logs ADD COLUMN %1$s_ %2$s; '
+                'UPDATE public.workflow_execution_logs SET %1$s_ = %1$s; '
+                'ALTER TABLE public.workflow_execution_logs DROP COLUMN %1$s; '
+                'ALTER TABLE public.workflow_execution_logs RENAME COLUMN %1$s_ TO %1$s; '
+                '-- whoever writes fills it from then on', a.attname, declared.type) END
     {_DECLARED} AND a.attgenerated <> ''
     UNION ALL
     SELECT format('column public.workflow_execution_logs.%I has type %s, not %s.',

@@ -34,17 +34,6 @@ upgrade_refusals = (
             WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs') AND attname = 'organization_id'
         AND NOT attisdropped AND atttypid <> 'uuid'::regtype
     UNION ALL
-    -- Those of our names are replaced.
-    SELECT format('the foreign key %I of workflow_execution_logs refers with organization_id to %s, not to organizations.',
-            key.conname, key.confrelid::regclass),
-        format('ALTER TABLE public.workflow_execution_logs DROP CONSTRAINT %I;', key.conname)
-    FROM pg_constraint AS key JOIN pg_class AS c ON c.oid = key.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'organization_id' AND key.conkey = ARRAY[a.attnum]
-    JOIN pg_class AS o ON o.oid = key.confrelid
-    WHERE n.nspname = 'public' AND c.relname = 'workflow_execution_logs' AND key.contype = 'f'
-        AND key.conname <> 'workflow_execution_logs_organization_id_fkey'
-        AND (o.relname, o.relnamespace) <> ('organizations', n.oid)
-    UNION ALL
     SELECT format('the name %I is taken: %s.', c.relname,
             coalesce('an index of ' || t.oid::regclass, 'a relation that is no index')),
         format('ALTER TABLE public.%I RENAME TO %I;', c.relname, left(c.relname, 56) || '_others')

@@ -4,7 +4,7 @@ Why: logs written before the triggers have no organization, or a wrong one where
 Locks: rows only, batch by batch, for the backfill; SHARE ROW EXCLUSIVE for an instant on
 workflow_execution_logs and the referenced table for each key; SHARE UPDATE EXCLUSIVE on
 workflow_execution_logs and ROW SHARE on the referenced table while a key is validated. ACCESS EXCLUSIVE
-for an instant where a key of that name goes to another table.
+for an instant where a key of that name goes to another table, or one of ours is called otherwise.
 """
 
 from alembic import op
@@ -14,6 +14,22 @@ down_revision = "wf0003_add_organization_id"
 branch_labels = None
 depends_on = None
 
+# The check of a key reads what it refers to as the owner, on whom that was forced.
+upgrade_refusals = (
+    """
+    SELECT format('row security is forced on the owner of %s, so that the key of %s to it cannot be validated.',
+            r.oid::regclass, 'workflow_execution_logs'),
+        format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY; -- and FORCE again after the upgrade', r.oid::regclass)
+    FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace AND n.nspname = 'public'
+    WHERE r.relname = 'organizations' AND r.relforcerowsecurity AND row_security_active(r.oid)
+        AND pg_has_role(r.relowner, 'USAGE') AND NOT EXISTS (
+            SELECT FROM pg_constraint AS key
+            JOIN pg_class AS c ON c.oid = key.conrelid AND c.relname = 'workflow_execution_logs'
+            JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'organization_id'
+            WHERE key.contype = 'f' AND key.confrelid = r.oid AND key.convalidated AND key.conkey = ARRAY[a.attnum]
+                AND key.confdeltype = 'c' AND NOT key.condeferrable)
+    """,
+)
 _TO_ORGANIZATION = "workflow_execution_logs_organization_id_fkey"
 _TO_DEFINITION = "workflow_execution_logs_workflow_id_organization_id_fkey"
 creates = {"workflow_execution_logs": (_TO_ORGANIZATION, _TO_DEFINITION)}

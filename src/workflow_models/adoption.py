@@ -198,17 +198,22 @@ ORDER BY c.relname, a.attnum
 def lost_values(allowed: Mapping[str, Iterable[str]]) -> str:
     """Give a query for a warning of each CHECK of the application that allows more than ours of its name.
 
+    Only of one that lists its values; of others that cannot be told.
+
     :param allowed: the values that ours allow, by their names.
     """
     values = _listed((name, value) for name, each in allowed.items() for value in each)
     return f"""
 SELECT format(
-    'the CHECK %I on %s is replaced by one that refuses %s: have the application write another value first.',
+    'the CHECK %I on %s is replaced, unless rows have other values, by one that refuses %s: have the '
+    'application write another value first.',
     k.conname, k.conrelid::regclass, string_agg(DISTINCT quote_literal(value[1]), ', '))
 FROM pg_constraint AS k
-CROSS JOIN LATERAL regexp_matches(pg_get_constraintdef(k.oid), '''([^'']*)''', 'g') AS value
+CROSS JOIN LATERAL pg_get_constraintdef(k.oid) AS definition
+CROSS JOIN LATERAL regexp_matches(definition, '''([^'']*)''', 'g') AS value
 WHERE k.contype = 'c' AND k.conrelid IN (
         to_regclass('public.workflow_definitions'), to_regclass('public.workflow_execution_logs'))
+    AND definition ~ '= ANY [(]+ARRAY[[]' AND definition !~ ' AND | OR |~|[{{]'
     AND k.conname IN (SELECT name FROM (VALUES {values}) AS ours (name, value))
     AND (k.conname, value[1]) NOT IN (VALUES {values})
     AND {_ON_THE_WAY}
@@ -217,22 +222,27 @@ ORDER BY 1
 """
 
 
-def lost_actions(keys: Iterable[tuple[str, str, str]]) -> str:
-    """Give a query for a warning of each foreign key of the application that does otherwise than ours.
+def lost_actions(keys: Iterable[tuple[str, str, str, str]]) -> str:
+    """Give a query for a warning of each foreign key of the application that ours takes the place of.
 
-    :param keys: the table and the column of each of ours, and the table that it refers to.
+    :param keys: the name of each of ours, its table and column, and the table that it refers to.
     """
     return f"""
 SELECT format(
     'the foreign key %I of %s is replaced by one ON DELETE CASCADE: it was %s.',
-    k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid))
-FROM (VALUES {_listed(keys)}) AS ours (table_name, column_name, referent)
-JOIN pg_constraint AS k ON k.contype = 'f' AND k.conrelid = to_regclass('public.' || ours.table_name)
-    AND k.confrelid = to_regclass('public.' || ours.referent)
-JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attname = ours.column_name
-    AND k.conkey = ARRAY[a.attnum]
-WHERE (k.confdeltype <> 'c' OR k.confupdtype <> 'a' OR k.condeferrable)
-    AND {_ON_THE_WAY}
+    taken.conname, taken.conrelid::regclass, pg_get_constraintdef(taken.oid))
+FROM (VALUES {_listed(keys)}) AS ours (name, table_name, column_name, referent)
+CROSS JOIN LATERAL (
+    -- As create_foreign_key_not_valid chooses.
+    SELECT k.*, as_ours
+    FROM pg_constraint AS k JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND k.conkey = ARRAY[a.attnum]
+    CROSS JOIN LATERAL (
+        VALUES (k.confdeltype = 'c' AND k.confupdtype = 'a' AND NOT k.condeferrable)) AS does (as_ours)
+    WHERE k.contype = 'f' AND k.conrelid = to_regclass('public.' || ours.table_name)
+        AND k.confrelid = to_regclass('public.' || ours.referent) AND a.attname = ours.column_name
+    ORDER BY k.conname = ours.name DESC, as_ours DESC, k.convalidated DESC, k.conname LIMIT 1
+) AS taken
+WHERE NOT taken.as_ours AND {_ON_THE_WAY}
 ORDER BY 1
 """
 

@@ -447,11 +447,12 @@ def _allowed_values() -> Mapping[str, Sequence[str]]:
     }
 
 
-def _cascading_keys() -> Iterator[tuple[str, str, str]]:
+def _cascading_keys() -> Iterator[tuple[str, str, str, str]]:
     for table in metadata.tables.values():
         for key in table.foreign_key_constraints:
             if key.ondelete == "CASCADE" and len(key.columns) == 1:
-                yield table.name, key.column_keys[0], key.elements[0].target_fullname.split(".")[-2]
+                referent = key.elements[0].target_fullname.split(".")[-2]
+                yield str(key.name), table.name, key.column_keys[0], referent
 
 
 def _warnings(allow_extra: Iterable[str] = ()) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from alembic.util import CommandError
 from sqlalchemy import (
+    ARRAY,
+    CHAR,
     BigInteger,
     CheckConstraint,
     Column,
@@ -14,12 +16,15 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    String,
     Table,
     Text,
     Uuid,
     text,
 )
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.dialects.postgresql import BIT
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.types import TypeEngine
 
 from tests.application.states import REVISIONS, at
 from tests.databases import OWNER, Database
@@ -134,6 +139,32 @@ def test_a_rewrite_of_a_table_is_announced(upgraded: Database, prove: Callable[.
         f"    # ### {summary.locks}",
     ]
     assert "Changes: " not in revision.downgrade
+
+
+@pytest.mark.parametrize(
+    ("found", "declared"),
+    [
+        ("integer", String(3)),
+        ("uuid", CHAR(3)),
+        ("text", String(3)),
+        ("text[]", ARRAY(String(3))),
+        ("bit(8)", BIT(3)),
+    ],
+    ids=str,
+)
+def test_no_value_is_cut_by_a_shorter_type(
+    empty: Database, prove: Callable[..., Proof], found: str, declared: TypeEngine[Any]
+) -> None:
+    values = {"uuid": "gen_random_uuid()", "text[]": "ARRAY['12345']", "bit(8)": "B'10101010'"}
+    empty.execute(
+        f"CREATE TABLE tickets (note {found}); INSERT INTO tickets SELECT {values.get(found, '12345')}"
+    )
+    metadata = MetaData()
+    Table("tickets", metadata, Column("note", declared))
+    proof = prove(empty, metadata=metadata, include_object=None, version_table_schema=None)
+
+    with pytest.raises(DBAPIError, match=r"too long|does not match type"):
+        proof.run(proof.generate().upgrade)
 
 
 def test_a_column_that_costs_a_rewrite_or_a_decision_says_so(

@@ -10,8 +10,12 @@ from .facts import Fact, Facts
 
 # Whoever changes these may let somebody see or do more, which the statement alone does not tell.
 _UNTOLD = ("policy", "function", "owner", "rule", "inheritance", "setting", "trigger", "other object")
-# A type, a newline, and one of a limited length that takes its values as they are.
-_SHORTENED = re.compile(r"(?:character|text)\b.*\ncharacter(?: varying)?\(|bit\b.*\nbit(?: varying)?\(")
+# A type, a newline, and one of a limited length that takes its values by itself.
+_SHORTENED = re.compile(
+    r".*\ncharacter(?: varying)?\(\d+\)(?! ?\[)"
+    r"|(?:character|text)\b.*\[\].*\ncharacter(?: varying)?\(\d+\)\[\]"
+    r"|bit\b[^\[]*\nbit(?: varying)?\(\d+\)(?!\[)"
+)
 _ADDS_ACCESS = ("grant", "default privilege", "setting", "rule", "inheritance", "other object", "owner")
 
 

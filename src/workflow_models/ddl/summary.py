@@ -9,8 +9,7 @@ from alembic.operations.ops import OpContainer
 from sqlalchemy.dialects import postgresql
 
 from .compare import Difference
-from .facts import Fact
-from .item import literal, quoted
+from .item import quoted
 
 _dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 _compiler = _dialect.ddl_compiler(_dialect, None)  # type: ignore[arg-type]
@@ -134,35 +133,9 @@ class Summary:
         """What going down again loses for good, and the queries that count it: ``downgrade_losses``."""
         return {**dict(_losses(self._upgrade)), **dict(_changed_values(self._differences))}
 
-    @property
-    def refusals(self) -> Sequence[tuple[str, str]]:
-        """What would stop the upgrade on its way, and the queries that count it: ``upgrade_refusals``."""
-        return [
-            _refused_null(difference.fact)
-            for difference in self._differences
-            if difference.fact.kind == "not null"
-            and difference.found
-            and difference.fact.attributes["value"] == "true"
-            and not difference.with_table
-        ]
-
-
-def _refused_null(fact: Fact) -> tuple[str, str]:
-    table, column = fact.on, quoted(fact.name)
-    mend = f"UPDATE {table} SET {column} = … WHERE {column} IS NULL; -- whatever they should have"
-    asked = (
-        f"SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass({literal(table)}) "
-        f"AND attname = {literal(fact.name)} AND NOT attisdropped AND NOT row_security_active(attrelid)"
-    )
-    counted = (
-        f"SELECT count(*) || {literal(f' rows of {table} have no {column}.')}, {literal(mend)} "
-        f"FROM {table} WHERE {column} IS NULL HAVING count(*) > 0"
-    )
-    return asked, counted
-
 
 # PostgreSQL cannot say of two such values whether they are the same.
-_NOT_COMPARED = ("json", "xml")
+_NOT_COMPARED = ("json", "xml", "point", "polygon")
 
 
 def _losses(upgrade: OpContainer) -> Iterator[tuple[str, str]]:
@@ -175,12 +148,16 @@ def _losses(upgrade: OpContainer) -> Iterator[tuple[str, str]]:
         elif isinstance(op, ops.AddColumnOp) and op.column.computed is None:
             table, column = quoted(op.schema, op.table_name), quoted(op.column.name)
             default = _compiler.get_column_default_string(op.column)
-            as_text = "::text" if op.column.type.compile(_dialect).lower() in _NOT_COMPARED else ""
+            as_text = _as_text(op.column.type.compile(_dialect).lower())
             given = f"{as_text} IS DISTINCT FROM ({default}){as_text}" if default else " IS NOT NULL"
             yield (
                 f"rows of {table} with a value in {column}",
                 f"SELECT count(*) FROM {table} WHERE {column}{given}",
             )
+
+
+def _as_text(type_: str) -> str:
+    return "::text" if type_.partition("[")[0] in _NOT_COMPARED else ""
 
 
 def _changed_values(differences: Iterable[Difference]) -> Iterator[tuple[str, str]]:
@@ -193,7 +170,7 @@ def _changed_values(differences: Iterable[Difference]) -> Iterator[tuple[str, st
             continue
         table, column = declared.on, quoted(declared.name)
         back, again = (fact.create[0].partition(f" USING {column}")[2] for fact in (found, declared))
-        as_text = "::text" if declared.attributes["value"] in _NOT_COMPARED else ""
+        as_text = _as_text(declared.attributes["value"])
         again = f"{column}{back}{again}{as_text} IS DISTINCT FROM {column}{as_text}"
         type_ = found.attributes["value"]
         yield (
