@@ -3,6 +3,7 @@
 import ast
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,15 @@ class Checkout:
             assert source.count(place) == 1
             source = source.replace(place, filled)
         model.write_text(source)
+
+    def retype(self, column: str, type_: str, *imported: str) -> None:
+        """Give a column of the logs' model another type, one of SQLAlchemy's."""
+        model = self.folder / "src/workflow_models/execution_log.py"
+        declared = rf"(    {column}: Mapped\[.*\] = mapped_column\()"
+        source, count = re.subn(declared, rf"\g<1>{type_}, ", model.read_text())
+        assert count == 1
+        names = ", ".join(imported)
+        model.write_text(source.replace("import (", f"import (\n    {names},", 1))
 
     def alembic(self, *arguments: str) -> str:
         """What the command prints, once it has succeeded."""
@@ -249,13 +259,7 @@ def test_another_type_cuts_no_value_without_leave(checkout: Checkout) -> None:
         column="notes: Mapped[JsonObject] = mapped_column(JSON(), server_default='{}')",
         item='CheckConstraint("retry_count >= 0", name="retry_count_counts")',
     )
-    model = checkout.folder / "src/workflow_models/execution_log.py"
-    exact = "    duration_ms: Mapped[int | None] = mapped_column(Numeric(12, 3), "
-    model.write_text(
-        model.read_text()
-        .replace("    duration_ms: Mapped[int | None] = mapped_column(", exact)
-        .replace("import (", "import (\n    JSON,\n    Numeric,", 1)
-    )
+    checkout.retype("duration_ms", "Numeric(12, 3)", "JSON", "Numeric")
     checkout.new_revision("--autogenerate", "-m", "measure exactly")
     checkout.database.execute(script("rows"))
     checkout.alembic("upgrade", "head")
@@ -272,13 +276,7 @@ def test_another_type_cuts_no_value_without_leave(checkout: Checkout) -> None:
 
 
 def test_a_shorter_text_is_refused_where_a_value_is_longer(checkout: Checkout) -> None:
-    model = checkout.folder / "src/workflow_models/execution_log.py"
-    shorter = "    error_details: Mapped[str | None] = mapped_column(String(4), "
-    model.write_text(
-        model.read_text()
-        .replace("    error_details: Mapped[str | None] = mapped_column(", shorter)
-        .replace("import (", "import (\n    String,", 1)
-    )
+    checkout.retype("error_details", "String(4)", "String")
     checkout.new_revision("--autogenerate", "-m", "shorten")
     checkout.database.execute(script("rows"))
     checkout.database.execute("UPDATE workflow_execution_logs SET error_details = 'timed out'")
