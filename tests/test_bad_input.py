@@ -1357,6 +1357,22 @@ def test_what_is_taken_from_an_application_is_told_beforehand(
     assert f"warning: {told}" not in warnings(caplog)
 
 
+@pytest.mark.parametrize(("fires", "of"), [("ROW", "log"), ("STATEMENT", "batch")])
+def test_a_trigger_of_the_application_that_the_fill_fires_is_told_beforehand(
+    clone: Clone, caplog: pytest.LogCaptureFixture, fires: str, of: str
+) -> None:
+    database = clone("adopted")
+    database.execute(f"""
+        CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER theirs AFTER UPDATE ON workflow_execution_logs FOR EACH {fires} EXECUTE FUNCTION pass()
+    """)
+
+    migrations.upgrade(database.url())
+
+    told = f"trigger theirs on workflow_execution_logs is the application's, and fires for each {of} "
+    assert [each for each in warnings(caplog) if told in each]
+
+
 def test_what_stays_beside_ours_is_not_told_as_lost(clone: Clone, caplog: pytest.LogCaptureFixture) -> None:
     database = clone("adopted")
     database.execute("""
