@@ -17,8 +17,8 @@ depends_on = None
 # The check of a key reads what it refers to as the owner, on whom that was forced.
 upgrade_refusals = (
     """
-    SELECT format('row security is forced on the owner of %s, so that the key of %s to it cannot be validated.',
-            r.oid::regclass, 'workflow_execution_logs'),
+    SELECT format('row security is forced on the owner of %s, so that the key of workflow_execution_logs to it '
+            'cannot be validated.', r.oid::regclass),
         format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY; -- and FORCE again after the upgrade', r.oid::regclass)
     FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace AND n.nspname = 'public'
     WHERE r.relname = 'organizations' AND r.relforcerowsecurity AND row_security_active(r.oid)

@@ -92,8 +92,15 @@ ORDER BY 1
 """
 
 
+# Until its last key stands the revisions may still have to do with what the application has.
+_ON_THE_WAY = """NOT EXISTS (
+    SELECT FROM pg_constraint AS c
+    WHERE c.conrelid = to_regclass('public.workflow_execution_logs') AND c.convalidated
+        AND c.conname = 'workflow_execution_logs_workflow_id_organization_id_fkey')"""
+
+
 # An application's own trigger on our logs is neither known nor ours to switch off.
-TRIGGER_WARNINGS = """
+TRIGGER_WARNINGS = f"""
 SELECT format(
     'trigger %I on workflow_execution_logs is the application''s, and fires for each %s that is filled: '
     'what it changes is changed, what it refuses stops the upgrade. Disable it, unless it is meant.',
@@ -104,10 +111,7 @@ WHERE t.tgrelid = to_regclass('public.workflow_execution_logs') AND NOT t.tgisin
     AND (t.tgattr = '' OR EXISTS (
         SELECT FROM pg_attribute AS a
         WHERE a.attrelid = t.tgrelid AND a.attname = 'organization_id' AND a.attnum = ANY (t.tgattr)))
-    AND NOT EXISTS (
-        SELECT FROM pg_constraint AS c
-        WHERE c.conrelid = t.tgrelid AND c.convalidated
-            AND c.conname = 'workflow_execution_logs_workflow_id_organization_id_fkey')
+    AND {_ON_THE_WAY}
 ORDER BY 1
 """
 
@@ -166,13 +170,6 @@ WHERE n.nspname = 'public' AND NOT CASE WHEN r.oid IS NULL THEN has_schema_privi
     ELSE has_schema_privilege(r.oid, n.oid, 'USAGE') END
 ORDER BY 1
 """
-
-
-# Until its last key stands the revisions may still have to do with what the application has.
-_ON_THE_WAY = """NOT EXISTS (
-    SELECT FROM pg_constraint AS c
-    WHERE c.conrelid = to_regclass('public.workflow_execution_logs') AND c.convalidated
-        AND c.conname = 'workflow_execution_logs_workflow_id_organization_id_fkey')"""
 
 
 def lost_defaults(columns: Iterable[tuple[str, str]]) -> str:

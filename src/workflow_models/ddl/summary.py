@@ -166,16 +166,15 @@ def _changed_values(differences: Iterable[Difference]) -> Iterator[tuple[str, st
         declared, found = difference.declared, difference.found
         if difference.fact.kind != "type" or declared is None or found is None:
             continue
-        if difference.with_table or difference.reverse.refuses_what_is_too_long:
+        if difference.reverse.refuses_what_is_too_long:
             continue
         table, column = declared.on, quoted(declared.name)
-        back, again = (fact.create[0].partition(f" USING {column}")[2] for fact in (found, declared))
+        down, up = (fact.create[0].partition(f" USING {column}")[2] for fact in (found, declared))
         as_text = _as_text(declared.attributes["value"])
-        again = f"{column}{back}{again}{as_text} IS DISTINCT FROM {column}{as_text}"
-        type_ = found.attributes["value"]
+        changes = f"{column}{down}{up}{as_text} IS DISTINCT FROM {column}{as_text}"
         yield (
-            f"values of {column} in {table} that {type_} cannot hold",
-            f"SELECT count(*) FROM {table} WHERE {again}",
+            f"values of {column} in {table} that {found.attributes['value']} cannot hold",
+            f"SELECT count(*) FROM {table} WHERE {changes}",
         )
 
 
