@@ -138,7 +138,6 @@ def test_a_cluster_goes_with_the_process_that_made_it(signum: signal.Signals) ->
     binaries = chosen()[0].binaries
     if binaries is None:
         pytest.skip("makes no cluster")
-    # Not one long wait: Python would not notice a signal that comes just before that begins.
     script = """
 import sys, time
 from pathlib import Path
@@ -154,8 +153,15 @@ with cluster(Path(sys.argv[1])) as server:
     ) as process:  # fmt: skip
         assert process.stdout
         host, port = process.stdout.readline().split()
-        process.send_signal(signum)
-        process.wait()
+        deadline = time.monotonic() + 30
+        # Again where it was lost: Python may be between looking for a signal and waiting.
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(signum)
+            time.sleep(0.5)
+        ended = process.poll() is not None
+        process.kill()
+
+    assert ended
 
     deadline = time.monotonic() + 30
     while Path(host).exists() and time.monotonic() < deadline:
