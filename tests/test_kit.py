@@ -139,9 +139,10 @@ def test_a_cluster_goes_with_the_process_that_made_it(signum: signal.Signals) ->
     if binaries is None:
         pytest.skip("makes no cluster")
     script = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.server import cluster
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who started us may ignore it
 with cluster(Path(sys.argv[1])) as server:
     print(server.host, server.port, flush=True)
     while True:
