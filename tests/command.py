@@ -25,7 +25,8 @@ _OF_THE_SHELL = ("DATABASE_URL", "MIGRATION_", "WORKFLOW_MODELS_")
 # Most of a short command's time goes into its imports: it is forked from a process that has them.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([
-    "workflow_models.migrations", "workflow_models.ddl.plugin", "pytest", "tests.application.states", __name__
+    "logging.config", "workflow_models.migrations", "workflow_models.ddl.autogenerate", "pytest",
+    "tests.application.states", __name__,
 ])  # fmt: skip
 
 # A program that hands on how it was called, and ends as what was run in its place.

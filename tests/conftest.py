@@ -37,25 +37,9 @@ def pytest_report_header() -> list[str]:
     return [f"server: {choice}" for choice in servers.chosen()]
 
 
-# What these test is no statement of ours, or none that other tests do not send to each server.
-ON_ONE_SERVER = {
-    f"tests.{module}"
-    for module in (
-        "online.test_pooler",
-        "test_beside",
-        "test_bench",
-        "test_cli",
-        "test_isolation",
-        "test_pytest_plugin",
-        "test_typescript",
-    )
-}
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     choices = servers.chosen()
     if "choice" in metafunc.fixturenames and len(choices) > 1:
-        choices = choices[:1] if metafunc.module.__name__ in ON_ONE_SERVER else choices
         kinds = [choice.kind for choice in choices]
         metafunc.parametrize("choice", choices, indirect=True, ids=kinds, scope="session")
 

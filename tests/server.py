@@ -2,7 +2,7 @@
 
 TEST_DATABASE_URL names a running server, as superuser. TEST_SERVER=installed or embedded forces which
 binaries make the cluster; unset, it is the newest installed PostgreSQL, else the embedded one. With
-TEST_SERVER=each the tests run on both, but for those that conftest.py names.
+TEST_SERVER=each the tests run on both.
 """
 
 import os
