@@ -28,7 +28,7 @@ from .errors import MigrationError, RunInterruptedError
 from .locks import LocksNotAcquiredError, Patience, Watch, only_migrator, sqlstate
 from .options import Options, read_options
 from .plan import created, downgrade_checks, lacking_privileges, refuse_downgrade, refuse_upgrade
-from .session import SETTINGS, backend_pid, behind_pooler, create_session_engine
+from .session import SETTINGS, backend_pid, behind_pooler, create_session_engine, milliseconds
 
 log = getLogger(__name__)
 
@@ -211,9 +211,7 @@ class _Run:
         with _connect(self.engine) as probe, self._translated(probe):
             self.pooled = behind_pooler(probe)
             # Perhaps less than was asked for.
-            self.lock_timeout_ms = probe.scalar(
-                text("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'")
-            )
+            self.lock_timeout_ms = probe.scalar(text(f"SELECT {milliseconds('lock_timeout')}"))
             if self.target.guest:
                 self._require_search_path(probe)
             self._configure(probe, dont_mutate=True)

@@ -30,6 +30,7 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "0",
     "row_security": "off",
 }
+
 # Not on every server version. Without client_connection_check_interval the backend of a killed migrator
 # works on after its lock is free.
 _OPTIONAL_SETTINGS = {
@@ -37,21 +38,25 @@ _OPTIONAL_SETTINGS = {
     "idle_session_timeout": "0",
     "client_connection_check_interval": "1000",
 }
+
+
+def milliseconds(setting: str) -> str:
+    """Give SQL for a setting that is a time; pg_settings would compute all the others besides."""
+    return f"(extract(epoch FROM current_setting('{setting}')::interval) * 1000)::bigint"
+
+
 # lock_timeout stays below deadlock_timeout: else a client, and not we, would be ended for a deadlock.
-_SET = """
+_SET = f"""
     SELECT pg_backend_pid(), set_config(
         name,
         CASE name
-            WHEN 'lock_timeout' THEN least(
-                (%(settings)s::jsonb ->> name)::integer,
-                (SELECT setting::integer * 4 / 5 FROM pg_settings WHERE name = 'deadlock_timeout')
-            )::text
-            ELSE %(settings)s::jsonb ->> name
+            WHEN 'lock_timeout' THEN least(value::bigint, {milliseconds("deadlock_timeout")} * 4 / 5)::text
+            ELSE value
         END,
         %(local)s
     )
-    FROM pg_settings
-    WHERE name IN (SELECT jsonb_object_keys(%(settings)s::jsonb))
+    FROM jsonb_each_text(%(settings)s::jsonb) AS setting (name, value)
+    WHERE current_setting(name, true) IS NOT NULL
 """
 
 
