@@ -89,7 +89,8 @@ upgrade_privileges = (
     ) AS key (schema_name, table_name, source)
     JOIN pg_namespace AS n ON n.nspname = key.schema_name
     JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = key.table_name
-    WHERE NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'REFERENCES'))
+    WHERE NOT (has_schema_privilege(n.oid, 'USAGE')
+            AND (c.relkind NOT IN ('r', 'p') OR has_table_privilege(c.oid, 'REFERENCES')))
         AND NOT EXISTS (
             SELECT FROM pg_constraint JOIN found ON found.oid = conrelid
             WHERE found.relname = key.source AND contype = 'f' AND confrelid = c.oid)
@@ -135,7 +136,8 @@ def _refused_null(table: str, column: str, mend: str) -> tuple[str, str]:
 def _refused_orphans(table: str, column: str, schema: str, referent: str, mend: str) -> tuple[str, str]:
     """Rows that refer to nothing, where no foreign key has kept them from it.
 
-    Nothing is to be deleted because the rows that they refer to are somewhere else.
+    Nothing is to be deleted because the rows that they refer to are somewhere else. Without a key on what is
+    referred to there will be none that refers to it.
     """
     key = f"""
         FROM pg_constraint AS key JOIN pg_attribute AS a ON a.attrelid = key.conrelid AND a.attname = '{column}'
@@ -151,6 +153,9 @@ def _refused_orphans(table: str, column: str, schema: str, referent: str, mend: 
         JOIN pg_attribute AS id ON id.attrelid = r.oid AND id.attname = 'id' AND id.atttypid = 'uuid'::regtype
         WHERE c.relname = '{table}' AND c.relkind = 'r'
             AND has_column_privilege(r.oid, id.attnum, 'SELECT')
+            AND EXISTS (
+                SELECT FROM pg_index AS i WHERE i.indrelid = r.oid AND i.indisunique AND i.indimmediate
+                    AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = id.attnum)
             AND NOT row_security_active(r.oid) AND NOT row_security_active(c.oid)
             AND NOT EXISTS (
                 SELECT FROM pg_constraint AS key

@@ -476,6 +476,47 @@ def test_stray_values_are_counted_in_a_notice_whose_statements_make_check_green_
     migrations.check(database.url())
 
 
+@pytest.mark.parametrize(
+    ("change", "key", "why"),
+    [
+        (
+            "CREATE TABLE auth.users (id uuid)",
+            "workflow_definitions_created_by_fkey",
+            "there is no unique constraint matching given keys",
+        ),
+        (
+            "CREATE TABLE auth.users (id text PRIMARY KEY)",
+            "workflow_definitions_created_by_fkey",
+            "are of incompatible types: uuid and text",
+        ),
+        (
+            "CREATE VIEW auth.users AS SELECT id FROM profiles",
+            "workflow_definitions_created_by_fkey",
+            'referenced relation "users" is not a table',
+        ),
+        (
+            "CREATE TABLE workflow_triggers (id bigserial PRIMARY KEY)",
+            "workflow_execution_logs_trigger_id_fkey",
+            "are of incompatible types: uuid and bigint",
+        ),
+    ],
+    ids=["no key", "text ids", "view", "bigint ids"],
+)
+def test_a_key_to_what_cannot_be_referred_to_is_left_out_and_told(
+    change: str, key: str, why: str, clone: Clone, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = clone("adopted")
+    database.execute(f"DROP TABLE auth.users, workflow_triggers CASCADE; {change}")
+    before = foreign_snapshot(database.observer)
+
+    migrations.upgrade(database.url())
+
+    [told] = [message for message in caplog.messages if f"{key} is left out" in message]
+    assert why in told
+    assert foreign_snapshot(database.observer) == before
+    migrations.check(database.url())
+
+
 # What the states are, and what is said of them.
 
 

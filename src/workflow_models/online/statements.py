@@ -344,7 +344,7 @@ def foreign_key_not_valid(
 
     One from these columns to those that is called otherwise gets the name first.
 
-    :param if_exists: only where the referenced table is there; any key to it will do.
+    :param if_exists: only where the referenced table is there, and can be referred to; any key to it will do.
     """
 
     def names(oid: str, numbers: str, columns: Sequence[str]) -> str:
@@ -398,11 +398,7 @@ END;"""
     actions = "".join(
         f" ON {event} {action}" for event, action in (("UPDATE", onupdate), ("DELETE", ondelete)) if action
     )
-    return _block(f"""
-IF {exists} {will_do if if_exists else is_there} THEN
-    RETURN;
-END IF;
-{lock_first(referent)}
+    add = f"""{lock_first(referent)}
 {"" if if_exists else take_over}
 IF EXISTS (
     SELECT FROM pg_constraint WHERE conrelid = {regclass(source)} AND conname = {literal(name)}
@@ -411,7 +407,23 @@ IF EXISTS (
 END IF;
 ALTER TABLE {relation(source)} ADD CONSTRAINT {identifier(name)}
     FOREIGN KEY ({", ".join(map(identifier, local))})
-    REFERENCES {relation(referent)} ({", ".join(map(identifier, remote))}){actions} NOT VALID;""")
+    REFERENCES {relation(referent)} ({", ".join(map(identifier, remote))}){actions} NOT VALID;"""
+    if if_exists:
+        add = f"""
+DECLARE
+    detail text;
+BEGIN
+{add}
+EXCEPTION WHEN invalid_foreign_key OR datatype_mismatch OR wrong_object_type OR undefined_column THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    RAISE NOTICE USING ERRCODE = '{NOTICE_SQLSTATE}', MESSAGE = concat_ws('. ',
+        {literal(f"{name} is left out, since {referent} cannot be referred to: ")} || SQLERRM, nullif(detail, ''));
+END;"""
+    return _block(f"""
+IF {exists} {will_do if if_exists else is_there} THEN
+    RETURN;
+END IF;
+{add}""")
 
 
 def lock_first(referent: str, mode: str = "SHARE ROW EXCLUSIVE") -> str:
