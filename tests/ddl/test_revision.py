@@ -284,6 +284,24 @@ def test_not_null_is_proven_before_it_is_set(upgraded: Database, prove: Callable
     assert places == sorted(places)
 
 
+def test_a_not_null_that_rows_refute_leaves_writers_alone(
+    upgraded: Database, prove: Callable[..., Proof]
+) -> None:
+    insert = """
+        INSERT INTO workflow_definitions (natural_language_prompt, workflow_json, trigger_type)
+        VALUES ('Do', '{}', 'manual')
+    """
+    revision, _ = generated(upgraded, prove, "ALTER TABLE workflow_definitions ALTER name DROP NOT NULL")
+    upgraded.execute(insert)
+
+    with pytest.raises(IntegrityError, match="rows of workflow_definitions have no name"):
+        prove(upgraded).run(revision.upgrade)
+
+    upgraded.execute(insert)
+    upgraded.execute("UPDATE workflow_definitions SET name = 'named'")
+    prove(upgraded).of(revision)
+
+
 def test_a_policy_is_replaced_in_one_transaction(upgraded: Database, prove: Callable[..., Proof]) -> None:
     revision, summary = generated(
         upgraded,

@@ -155,14 +155,21 @@ FROM (
 ) AS own
 """
 
-# NOT NULL is proven by a validated CHECK, so that it needs no scan under its lock. Where rows refuted that, it is still there.
+# NOT NULL is proven by a validated CHECK, so that it needs no scan under its lock. Where rows refute it, it goes, and
+# then the step fails: else it would refuse what the application writes. It is still there after a kill in between.
 _COLUMNS = f"""
 SELECT fact.kind, own.attname::text, jsonb_build_object('value', fact.value), CASE
         WHEN fact.kind = 'column comment' THEN ARRAY['COMMENT ON COLUMN ' || :relation || '.' || quote_ident(own.attname)
             || ' IS ' || coalesce(quote_literal(fact.value), 'NULL')]
         WHEN fact.kind = 'not null' AND fact.value = 'true' THEN ARRAY[
             'ALTER TABLE ' || :relation || ' DROP CONSTRAINT IF EXISTS ' || own.proof || ', ADD CONSTRAINT ' || own.proof || ' CHECK (' || quote_ident(own.attname) || ' IS NOT NULL) NOT VALID',
-            'ALTER TABLE ' || :relation || ' VALIDATE CONSTRAINT ' || own.proof,
+            'DO $proof$ BEGIN ALTER TABLE ' || :relation || ' VALIDATE CONSTRAINT ' || own.proof
+                || '; EXCEPTION WHEN check_violation THEN ALTER TABLE ' || :relation || ' DROP CONSTRAINT ' || own.proof
+                || '; END $proof$',
+            'DO $proof$ BEGIN IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = ' || quote_literal(:relation)
+                || '::regclass AND conname = ' || quote_literal(left(own.attname, 48) || '_not_null_proof')
+                || ') THEN RAISE not_null_violation USING MESSAGE = ' || quote_literal(format('rows of %s have no %s', :relation, own.attname))
+                || '; END IF; END $proof$',
             own.altering || 'SET NOT NULL',
             'ALTER TABLE ' || :relation || ' DROP CONSTRAINT ' || own.proof]
         WHEN fact.kind = 'not null' AND fact.value = 'not validated' THEN ARRAY[
