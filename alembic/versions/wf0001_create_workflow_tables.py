@@ -517,9 +517,9 @@ def create_roles_and_schema() -> None:
         "SELECT FROM pg_namespace WHERE nspname = 'workflow_private'", "CREATE SCHEMA workflow_private"
     )
     readers = ("authenticated", "workflow_worker", "service_role")
-    op.set_privileges("SCHEMA", "workflow_private", {"anon": (), **dict.fromkeys(readers, ("USAGE",))})
+    op.set_privileges("SCHEMA", "workflow_private", dict.fromkeys(readers, ("USAGE",)), to_nobody_else=True)
     op.set_privileges(
-        "TABLE", "workflow_private.alembic_version", {"anon": (), **dict.fromkeys(readers, ("SELECT",))}
+        "TABLE", "workflow_private.alembic_version", dict.fromkeys(readers, ("SELECT",)), to_nobody_else=True
     )
 
 
@@ -575,11 +575,7 @@ def create_functions() -> None:
         "SELECT WHERE to_regclass('workflow_private.session_secret') IS NOT NULL",
         "CREATE SEQUENCE workflow_private.session_secret",
     )
-    op.set_privileges(
-        "SEQUENCE",
-        "workflow_private.session_secret",
-        dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ()),
-    )
+    op.set_privileges("SEQUENCE", "workflow_private.session_secret", {}, to_nobody_else=True)
     # Who a user is: {organization, role}; NULL is nobody. The profile's column is role or user_role.
     # A JSON text cannot be tried in PostgreSQL 15 without an exception, hence not parallel safe. What has been
     # sealed when this transaction began is not looked up again.
@@ -714,22 +710,16 @@ BEGIN
 END
 $body$
 """)
-    nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
-    for role, functions in {
-        "authenticated": (
-            "identity()",
-            "sealed_identity()",
-            "matches(uuid, text[])",
-            "administered_organization()",
+    for functions, granted in (
+        (
+            ("identity()", "sealed_identity()", "matches(uuid, text[])", "administered_organization()"),
+            {"authenticated": ("EXECUTE",)},
         ),
-        "workflow_worker": ("worker_organization()", "worker_organization_exists()"),
-        None: ("seal(text)",),
-    }.items():
-        op.set_privileges(
-            "FUNCTION",
-            [f"workflow_private.{function}" for function in functions],
-            {**nobody, **({role: ("EXECUTE",)} if role else {})},
-        )
+        (("worker_organization()", "worker_organization_exists()"), {"workflow_worker": ("EXECUTE",)}),
+        (("seal(text)",), {}),
+    ):
+        names = [f"workflow_private.{function}" for function in functions]
+        op.set_privileges("FUNCTION", names, granted, to_nobody_else=True)
 
 
 def lift_force(table: str) -> None:

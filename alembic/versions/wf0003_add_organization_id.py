@@ -145,8 +145,7 @@ END
 $body$
 """)
     functions = ("workflow_private.fill_organization()", "workflow_private.carry_organization()")
-    nobody = dict.fromkeys(("anon", "authenticated", "workflow_worker", "service_role"), ())
-    op.set_privileges("FUNCTION", functions, nobody)
+    op.set_privileges("FUNCTION", functions, {}, to_nobody_else=True)
 
 
 def drop_unique_indexes() -> None:

@@ -895,6 +895,36 @@ def test_privileges_of_other_objects_than_tables_are_set_too(
     ) == [("authenticated", granted["authenticated"][0])]
 
 
+def test_privileges_that_others_have_go_where_nobody_else_is_to_have_any(library: Database, op: Any) -> None:
+    library.execute(
+        "GRANT ALL ON library.books TO anon; GRANT UPDATE (title) ON library.books TO service_role"
+    )
+
+    op.set_privileges("TABLE", "books", {"authenticated": ("SELECT",)}, to_nobody_else=True)
+
+    assert library.execute(PRIVILEGES) == [("authenticated", "SELECT", False, True)]
+    assert library.execute("SELECT has_table_privilege('library.books', 'SELECT, INSERT, UPDATE')") == [
+        (True,)
+    ]
+    columns = "SELECT count(attacl) FROM pg_attribute WHERE attrelid = 'library.books'::regclass"
+    assert library.execute(columns) == [(0,)]
+
+
+def test_a_new_table_is_open_to_nobody(library: Database, op: Any) -> None:
+    library.execute(
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon;"
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO anon"
+    )
+
+    op.ensure_table("readers", "id bigserial PRIMARY KEY", comments={}, comment="Who reads")
+
+    granted = """
+        SELECT relname::text, grantee::regrole::text FROM pg_class CROSS JOIN aclexplode(relacl)
+        WHERE relnamespace = 'library'::regnamespace AND relname LIKE 'readers%' AND grantee <> relowner
+    """
+    assert library.execute(granted) == []
+
+
 def test_privileges_are_set_on_several_objects_at_once(library: Database, op: Any) -> None:
     library.execute("GRANT ALL ON library.books, library.loans TO anon, PUBLIC")
 

@@ -476,6 +476,24 @@ def test_stray_values_are_counted_in_a_notice_whose_statements_make_check_green_
     migrations.check(database.url())
 
 
+@pytest.mark.parametrize("start", ["empty", "adopted"])
+def test_what_is_new_is_open_to_nobody_whatever_is_granted_by_default(
+    clone: Clone, start: str, head: Snapshot
+) -> None:
+    database = clone(start)
+    for kind, schema_of_it in (
+        *(("TABLES", where) for where in ("", "IN SCHEMA public")),
+        *((kind, "") for kind in ("SEQUENCES", "FUNCTIONS", "SCHEMAS")),
+    ):
+        database.execute(
+            f"ALTER DEFAULT PRIVILEGES {schema_of_it} GRANT ALL ON {kind} TO authenticator WITH GRANT OPTION"
+        )
+
+    migrations.upgrade(database.url())
+
+    assert schema(database) == head
+
+
 @pytest.mark.parametrize(
     ("change", "key", "why"),
     [

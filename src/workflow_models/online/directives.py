@@ -192,6 +192,8 @@ class Step(MigrateOperation):
         kind: str,
         name: str | Sequence[str],
         granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]],
+        *,
+        to_nobody_else: bool = False,
     ) -> None:
         """Give each of these roles exactly these privileges, and PUBLIC none; other roles are left alone.
 
@@ -201,9 +203,10 @@ class Step(MigrateOperation):
         :param kind: ``TABLE``, ``SEQUENCE``, ``FUNCTION`` or ``SCHEMA``.
         :param name: of one of them, or of several.
         :param granted: for each role its privileges; one on columns only is ``("UPDATE", [columns])``.
+        :param to_nobody_else: take what other roles have of the owner, as by ALTER DEFAULT PRIVILEGES.
         """
         names = [name] if isinstance(name, str) else name
-        operations.invoke(cls(statements.privileges(kind, names, granted)))
+        operations.invoke(cls(statements.privileges(kind, names, granted, to_nobody_else=to_nobody_else)))
 
 
 class ConcurrentIndex(MigrateOperation):

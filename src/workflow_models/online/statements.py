@@ -91,14 +91,29 @@ def unless(condition: str, statement: str) -> str:
 def table(name: str, columns: str, comments: Mapping[str, str], comment: str) -> str:
     """Create a table, or bring the columns of an existing one to what is declared."""
     oid = regclass(name)
-    return _block(f"""
+    # What ALTER DEFAULT PRIVILEGES gives on a new table and its sequences is not declared.
+    given = f"""SELECT format('REVOKE ALL ON %s %s FROM %s CASCADE',
+            CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass,
+            CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END)
+        FROM pg_class AS c CROSS JOIN aclexplode(relacl)
+        WHERE grantee <> relowner AND (c.oid = {oid} OR c.oid IN (
+            SELECT objid FROM pg_depend
+            WHERE classid = 'pg_class'::regclass AND refobjid = {oid} AND deptype IN ('a', 'i')))"""
+    return _block(
+        f"""
 IF to_regclass({literal(relation(name))}) IS NULL THEN
     CREATE TABLE {relation(name)} ({columns});
+    FOR revoke IN {given}
+    LOOP
+        EXECUTE revoke;
+    END LOOP;
 END IF;
 {_columns(name, columns, comments)}
 IF obj_description({oid}, 'pg_class') IS DISTINCT FROM {literal(comment)} THEN
     COMMENT ON TABLE {relation(name)} IS {literal(comment)};
-END IF;""")
+END IF;""",
+        declare="revoke text;",
+    )
 
 
 def columns(name: str, declarations: str, comments: Mapping[str, str]) -> str:
@@ -525,12 +540,18 @@ _GRANTABLE = {
 
 
 def privileges(
-    kind: str, names: Iterable[str], granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]]
+    kind: str,
+    names: Iterable[str],
+    granted: Mapping[str, Iterable[str | tuple[str, Sequence[str]]]],
+    *,
+    to_nobody_else: bool,
 ) -> str:
     """Let the owner of objects have given each of these roles exactly these privileges, and PUBLIC none.
 
-    Objects and roles that do not exist are passed over, roles that are not named are left alone. In one
-    statement, so that nobody is without a privilege in between.
+    Objects and roles that do not exist are passed over. In one statement, so that nobody is without a privilege
+    in between.
+
+    :param to_nobody_else: other roles have none either; else they are left alone.
     """
     granted = {"public" if role.upper() == "PUBLIC" else role: each for role, each in granted.items()}
     wanted = [
@@ -548,6 +569,11 @@ def privileges(
     roles = ", ".join(literal(role) for role in granted)
     objects = ", ".join(literal(_name_of(kind, name)) for name in names)
     to_oid, catalog, acl, owner, default = _GRANTABLE[kind]
+    others = (
+        f" OR oid NOT IN (SELECT c.{owner} FROM object JOIN {catalog} AS c ON c.oid = object.oid)"
+        if to_nobody_else
+        else ""
+    )
     of_columns = (
         ""
         if kind != "TABLE"
@@ -566,7 +592,7 @@ def privileges(
     changes = f"""WITH object (oid, name) AS (
         SELECT {to_oid}(name)::oid, name FROM unnest(ARRAY[{objects}]::text[]) AS name WHERE {to_oid}(name) IS NOT NULL
     ), role (oid, name) AS (
-        SELECT oid, rolname::text FROM pg_roles WHERE rolname = ANY (ARRAY[{roles}]::text[])
+        SELECT oid, rolname::text FROM pg_roles WHERE rolname = ANY (ARRAY[{roles}]::text[]){others}
         UNION ALL SELECT 0, 'public'
     ), wanted AS (
         SELECT object.name AS object, w.*, false AS grantable
