@@ -85,15 +85,17 @@ upgrade_privileges = (
         format('GRANT USAGE ON SCHEMA %I TO %I; GRANT REFERENCES ON %I.%I TO %I;',
             n.nspname, me.rolname, n.nspname, c.relname, me.rolname)
     FROM me CROSS JOIN (
-        VALUES ('auth', 'users', 'workflow_definitions'), ('public', 'workflow_triggers', 'workflow_execution_logs')
-    ) AS key (schema_name, table_name, source)
+        VALUES ('auth', 'users', 'workflow_definitions', 'created_by'),
+            ('public', 'workflow_triggers', 'workflow_execution_logs', 'trigger_id')
+    ) AS key (schema_name, table_name, source, column_name)
     JOIN pg_namespace AS n ON n.nspname = key.schema_name
     JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = key.table_name
     WHERE NOT (has_schema_privilege(n.oid, 'USAGE')
             AND (c.relkind NOT IN ('r', 'p') OR has_table_privilege(c.oid, 'REFERENCES')))
         AND NOT EXISTS (
             SELECT FROM pg_constraint JOIN found ON found.oid = conrelid
-            WHERE found.relname = key.source AND contype = 'f' AND confrelid = c.oid)
+            JOIN pg_attribute AS a ON a.attrelid = found.oid AND a.attname = key.column_name AND conkey = ARRAY[a.attnum]
+            WHERE found.relname = key.source AND contype = 'f')
     UNION ALL
     SELECT format('%I may not read profiles, which tell who a user is.', me.rolname),
         format('GRANT SELECT ON public.profiles TO %I;', me.rolname)
@@ -133,12 +135,23 @@ def _refused_null(table: str, column: str, mend: str) -> tuple[str, str]:
     )
 
 
-def _refused_orphans(table: str, column: str, schema: str, referent: str, mend: str) -> tuple[str, str]:
+def _is_key(table: str, column: str) -> str:
+    """Whether a foreign key can refer to a column, by the OID of its table and its number."""
+    return f"""EXISTS (
+            SELECT FROM pg_index AS i
+            WHERE i.indrelid = {table} AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
+                AND i.indnkeyatts = 1 AND i.indkey[0] = {column})"""
+
+
+def _refused_orphans(
+    table: str, column: str, schema: str, referent: str, mend: str, *, any_key: bool = False
+) -> tuple[str, str]:
     """Rows that refer to nothing, where no foreign key has kept them from it.
 
-    Nothing is to be deleted because the rows that they refer to are somewhere else. Without a key on what is
-    referred to there will be none that refers to it.
+    Nothing is to be deleted because the rows that they refer to are somewhere else. No foreign key is added where
+    the referent has no key; with `any_key` nor where the column has a foreign key to another table.
     """
+    elsewhere = "OR key.confrelid <> r.oid" if any_key else ""
     key = f"""
         FROM pg_constraint AS key JOIN pg_attribute AS a ON a.attrelid = key.conrelid AND a.attname = '{column}'
         WHERE key.conrelid = 'public.{table}'::regclass AND key.contype = 'f' AND key.conkey = ARRAY[a.attnum]
@@ -149,18 +162,16 @@ def _refused_orphans(table: str, column: str, schema: str, referent: str, mend: 
         SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public'
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = '{column}' AND a.atttypid = 'uuid'::regtype
         JOIN pg_namespace AS rn ON rn.nspname = '{schema}' AND has_schema_privilege(rn.oid, 'USAGE')
-        JOIN pg_class AS r ON r.relnamespace = rn.oid AND r.relname = '{referent}' AND r.relkind = 'r'
+        JOIN pg_class AS r ON r.relnamespace = rn.oid AND r.relname = '{referent}' AND r.relkind IN ('r', 'p')
         JOIN pg_attribute AS id ON id.attrelid = r.oid AND id.attname = 'id' AND id.atttypid = 'uuid'::regtype
         WHERE c.relname = '{table}' AND c.relkind = 'r'
             AND has_column_privilege(r.oid, id.attnum, 'SELECT')
-            AND EXISTS (
-                SELECT FROM pg_index AS i WHERE i.indrelid = r.oid AND i.indisunique AND i.indimmediate
-                    AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = id.attnum)
+            AND {_is_key("r.oid", "id.attnum")}
             AND NOT row_security_active(r.oid) AND NOT row_security_active(c.oid)
             AND NOT EXISTS (
                 SELECT FROM pg_constraint AS key
-                WHERE key.conrelid = c.oid AND key.confrelid = r.oid AND key.contype = 'f' AND key.convalidated
-                    AND key.conkey = ARRAY[a.attnum])
+                WHERE key.conrelid = c.oid AND key.contype = 'f' AND key.conkey = ARRAY[a.attnum]
+                    AND (key.confrelid = r.oid AND key.convalidated {elsewhere}))
         """,
         f"""
         SELECT format('%s rows of {table} refer with {column} to no row of {schema}.{referent}.', count(*)),
@@ -182,7 +193,7 @@ _NO_ORGANIZATIONS = """
 """
 upgrade_refusals = (
     # What is there under our names, or that we refer to, and is something else.
-    """
+    f"""
     WITH declared (table_name, column_name, type, needed) AS (
         VALUES ('organizations', 'id', 'uuid', true),
             ('profiles', 'id', 'uuid', true),
@@ -228,10 +239,8 @@ upgrade_refusals = (
     SELECT format('public.%I has no primary or unique key on id, to which others could refer.', found.relname),
         format('ALTER TABLE public.%I ADD PRIMARY KEY (id);', found.relname)
     FROM found JOIN pg_attribute AS a ON a.attrelid = found.oid AND a.attname = 'id' AND NOT a.attisdropped
-    WHERE found.relname <> 'profiles' AND found.relkind = 'r' AND NOT EXISTS (
-        SELECT FROM pg_index AS i
-        WHERE i.indrelid = found.oid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
-            AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
+    WHERE found.relname <> 'profiles' AND found.relkind = 'r'
+        AND NOT {_is_key("found.oid", "a.attnum")}
     UNION ALL
     SELECT 'public.workflow_execution_logs.id is an identity column, not a bigserial.',
         -- At once, since the application goes on inserting.
@@ -256,7 +265,7 @@ upgrade_refusals = (
     JOIN pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname = 'workflow_private'
     WHERE pg_get_function_result(p.oid) IS DISTINCT FROM ours.result
         OR (p.oid = to_regprocedure('workflow_private.matches(uuid, text[])')
-            AND p.proargnames IS DISTINCT FROM '{organization_id,caller}')
+            AND p.proargnames IS DISTINCT FROM '{{organization_id,caller}}')
     UNION ALL
     SELECT format('public.%I has no column %I of type %s.', found.relname, declared.column_name, declared.type),
         CASE WHEN found.relkind = 'r' THEN
@@ -356,8 +365,10 @@ upgrade_refusals = (
     WHERE r.relforcerowsecurity AND row_security_active(r.oid) AND pg_has_role(r.relowner, 'USAGE') AND NOT EXISTS (
         SELECT FROM pg_constraint AS key JOIN pg_class AS c ON c.oid = key.conrelid AND c.relname = wanted.source
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = wanted.column_name
-        WHERE key.contype = 'f' AND key.confrelid = r.oid AND key.convalidated AND key.conkey = ARRAY[a.attnum]
-            AND (r.relname <> 'organizations' OR key.confdeltype = 'c' AND NOT key.condeferrable))
+        WHERE key.contype = 'f' AND key.conkey = ARRAY[a.attnum] AND (
+            key.confrelid = r.oid AND key.convalidated
+                AND (r.relname <> 'organizations' OR key.confdeltype = 'c' AND NOT key.condeferrable)
+            OR key.confrelid <> r.oid AND r.relname <> 'organizations'))
     """,
     *(
         _refused_null(table, column, f"UPDATE public.{table} SET {column} = {value}")
@@ -397,6 +408,7 @@ upgrade_refusals = (
         "auth",
         "users",
         "UPDATE public.workflow_definitions SET created_by = NULL",
+        any_key=True,
     ),
     # After the definitions, with which logs may go.
     _refused_orphans(
@@ -412,6 +424,7 @@ upgrade_refusals = (
         "public",
         "workflow_triggers",
         "UPDATE public.workflow_execution_logs SET trigger_id = NULL",
+        any_key=True,
     ),
     """
     SELECT format('the name %I is taken: %s.', c.relname,
@@ -520,6 +533,11 @@ def create_roles_and_schema() -> None:
     op.set_privileges("SCHEMA", "workflow_private", dict.fromkeys(readers, ("USAGE",)), to_nobody_else=True)
     op.set_privileges(
         "TABLE", "workflow_private.alembic_version", dict.fromkeys(readers, ("SELECT",)), to_nobody_else=True
+    )
+    # An event trigger may have enabled it, as on each new table.
+    op.execute_unless(
+        "SELECT FROM pg_class WHERE oid = 'workflow_private.alembic_version'::regclass AND NOT relrowsecurity",
+        "ALTER TABLE workflow_private.alembic_version DISABLE ROW LEVEL SECURITY",
     )
 
 

@@ -11,7 +11,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.databases import Database
 from workflow_models.online import MigrationError
@@ -704,6 +704,20 @@ def test_a_foreign_key_to_a_table_that_may_be_missing_is_added_where_it_is_not(
     optional_foreign_key(op, "library.Rare Books")
 
     assert constraint(library) == 'FOREIGN KEY (book_id) REFERENCES library."Rare Books"(id) NOT VALID'
+
+
+@pytest.mark.parametrize(
+    ("local", "remote"), [(["bok_id"], ["id"]), (["book_id", "reader"], ["id"])], ids=["column", "number"]
+)
+def test_a_mistake_at_the_near_end_of_a_foreign_key_is_not_taken_for_one_of_others(
+    library: Database, op: Any, local: list[str], remote: list[str]
+) -> None:
+    with pytest.raises(ProgrammingError):
+        op.create_foreign_key_not_valid(
+            "simple", "loans", "library.books", local, remote, if_referent_exists=True
+        )
+
+    assert constraint(library) is None
 
 
 def test_a_foreign_key_to_a_table_of_others_is_not_added_beside_another_one(

@@ -508,6 +508,11 @@ def test_what_is_new_is_open_to_nobody_whatever_is_granted_by_default(
             "are of incompatible types: uuid and text",
         ),
         (
+            "CREATE TABLE auth.users (uid uuid PRIMARY KEY)",
+            "workflow_definitions_created_by_fkey",
+            'column "id" referenced in foreign key constraint does not exist',
+        ),
+        (
             "CREATE VIEW auth.users AS SELECT id FROM profiles",
             "workflow_definitions_created_by_fkey",
             'referenced relation "users" is not a table',
@@ -517,8 +522,13 @@ def test_what_is_new_is_open_to_nobody_whatever_is_granted_by_default(
             "workflow_execution_logs_trigger_id_fkey",
             "are of incompatible types: uuid and bigint",
         ),
+        (
+            "CREATE TABLE workflow_triggers (id uuid PRIMARY KEY DEFERRABLE)",
+            "workflow_execution_logs_trigger_id_fkey",
+            "cannot use a deferrable unique constraint",
+        ),
     ],
-    ids=["no key", "text ids", "view", "bigint ids"],
+    ids=["no key", "text ids", "no id", "view", "bigint ids", "deferrable key"],
 )
 def test_a_key_to_what_cannot_be_referred_to_is_left_out_and_told(
     change: str, key: str, why: str, clone: Clone, caplog: pytest.LogCaptureFixture
@@ -533,6 +543,51 @@ def test_a_key_to_what_cannot_be_referred_to_is_left_out_and_told(
     assert why in told
     assert foreign_snapshot(database.observer) == before
     migrations.check(database.url())
+
+
+@pytest.mark.parametrize("name", ["workflow_definitions_created_by_fkey", "author"])
+def test_a_key_to_another_table_of_the_application_is_its_own(clone: Clone, name: str) -> None:
+    database = clone("adopted")
+    database.execute(
+        f"""
+        ALTER TABLE workflow_definitions DROP CONSTRAINT workflow_definitions_created_by_fkey;
+        ALTER TABLE workflow_definitions
+            ADD CONSTRAINT {name} FOREIGN KEY (created_by) REFERENCES profiles ON DELETE SET NULL
+        """
+    )
+
+    migrations.upgrade(database.url())
+
+    keys = """
+        SELECT conname::text, confrelid::regclass::text, confdeltype::text FROM pg_constraint
+        JOIN pg_attribute ON attrelid = conrelid AND attname = 'created_by' AND conkey = ARRAY[attnum]
+        WHERE conrelid = 'workflow_definitions'::regclass AND contype = 'f'
+    """
+    assert database.execute(keys) == [(name, "profiles", "n")]
+    migrations.check(database.url())
+
+
+def test_row_security_that_is_enabled_on_each_new_table_hides_no_revision(clone: Clone) -> None:
+    database = clone("adopted")
+    database.execute(
+        """
+        CREATE FUNCTION enable() RETURNS event_trigger LANGUAGE plpgsql AS $$
+        DECLARE made record;
+        BEGIN
+            FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE TABLE' LOOP
+                EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', made.object_identity);
+            END LOOP;
+        END $$;
+        CREATE EVENT TRIGGER enable ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION enable()
+        """,
+        user=database.superuser,
+    )
+
+    migrations.upgrade(database.url())
+
+    with database.as_role("workflow_worker") as connection:
+        seen = connection.execute("SELECT count(*) FROM workflow_private.alembic_version").fetchall()
+    assert seen == [(1,)]
 
 
 # What the states are, and what is said of them.

@@ -149,8 +149,8 @@ class Step(MigrateOperation):
         One from these columns to those that is called otherwise gets the name first.
 
         :param if_referent_exists: the referenced table is somebody else's: do nothing where it does not
-            exist, or where any key from these columns to those does; where it cannot be referred to, as a
-            view or a column without a key, say so and leave the key out.
+            exist, or where these columns have a key to it or to another table; where it cannot be referred
+            to, as a view or a column without a key, say so and leave the key out.
         """
         sql = statements.foreign_key_not_valid(
             constraint_name,

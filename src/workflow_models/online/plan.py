@@ -198,6 +198,9 @@ WHERE NOT (classid = 'pg_class'::regclass
     AND NOT (classid = 'pg_constraint'::regclass
         AND (SELECT contype FROM pg_constraint WHERE oid = objid) IN ('n', 'p')
         AND on_table IN (SELECT objid FROM dropped))
+    -- Goes with the one that it belongs to, as that to a partition does.
+    AND NOT EXISTS (
+        SELECT FROM pg_constraint WHERE classid = 'pg_constraint'::regclass AND oid = objid AND conparentid <> 0)
     AND NOT (classid = 'pg_class'::regclass
         AND objid IN (SELECT objid FROM dropped))
 """)

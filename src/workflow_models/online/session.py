@@ -50,7 +50,8 @@ _SET = f"""
     SELECT pg_backend_pid(), set_config(
         name,
         CASE name
-            WHEN 'lock_timeout' THEN least(value::bigint, {milliseconds("deadlock_timeout")} * 4 / 5)::text
+            WHEN 'lock_timeout'
+                THEN least(value::bigint, greatest({milliseconds("deadlock_timeout")} * 4 / 5, 1))::text
             ELSE value
         END,
         %(local)s

@@ -6,6 +6,7 @@ printed by PostgreSQL, so that texts of one printer are compared and no SQL is p
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import md5
 
@@ -359,7 +360,8 @@ def foreign_key_not_valid(
 
     One from these columns to those that is called otherwise gets the name first.
 
-    :param if_exists: only where the referenced table is there, and can be referred to; any key to it will do.
+    :param if_exists: only where the referenced table is there, and can be referred to; any key to it will do, and
+        so will one to another table.
     """
 
     def names(oid: str, numbers: str, columns: Sequence[str]) -> str:
@@ -377,9 +379,8 @@ def foreign_key_not_valid(
         f"(SELECT oid FROM pg_namespace WHERE nspname = {literal(schema) if schema else 'current_schema()'}))"
     )
     exists = f"{referent_oid} IS NULL OR" if if_exists else ""
-    same = f"""conrelid = {regclass(source)} AND contype = 'f' AND confrelid = {referent_oid}
-        AND {names("conrelid", "conkey", local)}
-        AND {names("confrelid", "confkey", remote)}"""
+    own = f"conrelid = {regclass(source)} AND contype = 'f' AND {names('conrelid', 'conkey', local)}"
+    same = f"{own} AND confrelid = {referent_oid} AND {names('confrelid', 'confkey', remote)}"
     # Before PostgreSQL 18 each one is enforced.
     enforced = "coalesce(to_jsonb(c) ->> 'conenforced', 'true') = 'true'"
     as_declared = f"""confupdtype = '{_ACTIONS[onupdate]}' AND confdeltype = '{_ACTIONS[ondelete]}'
@@ -390,7 +391,8 @@ def foreign_key_not_valid(
 )"""
     will_do = f"""EXISTS (
     SELECT FROM pg_constraint AS c
-    WHERE (convalidated OR conname = {literal(name)}) AND {same} AND {enforced}
+    WHERE {own} AND confrelid <> {referent_oid}
+        OR (convalidated OR conname = {literal(name)}) AND {same} AND {enforced}
 )"""
     table, given = (each.replace("%", "%%") for each in (relation(source), identifier(name)))
     rename = f"ALTER TABLE {table} RENAME CONSTRAINT %I TO {given}"
@@ -413,6 +415,9 @@ END;"""
     actions = "".join(
         f" ON {event} {action}" for event, action in (("UPDATE", onupdate), ("DELETE", ondelete)) if action
     )
+    constraint = f"""ALTER TABLE {relation(source)} ADD CONSTRAINT {identifier(name)}
+    FOREIGN KEY ({", ".join(map(identifier, local))})
+    REFERENCES {relation(referent)} ({", ".join(map(identifier, remote))}){actions}"""
     add = f"""{lock_first(referent)}
 {"" if if_exists else take_over}
 IF EXISTS (
@@ -420,19 +425,29 @@ IF EXISTS (
 ) THEN
     ALTER TABLE {relation(source)} DROP CONSTRAINT {identifier(name)};
 END IF;
-ALTER TABLE {relation(source)} ADD CONSTRAINT {identifier(name)}
-    FOREIGN KEY ({", ".join(map(identifier, local))})
-    REFERENCES {relation(referent)} ({", ".join(map(identifier, remote))}){actions} NOT VALID;"""
+{constraint} NOT VALID;"""
     if if_exists:
+        left_out = f"{name} is left out, since {referent} cannot be referred to: "
+        local_end = f"""(SELECT relkind IN ('r', 'p') AND {len(local)} = {len(remote)} AND {len(local)} = (
+                SELECT count(*) FROM pg_attribute
+                WHERE attrelid = pg_class.oid AND attname = ANY (ARRAY[{", ".join(map(literal, local))}]))
+            FROM pg_class WHERE oid = {regclass(source)})"""
+        later = re.sub(r"\s+", " ", f" Once it can be, run: {constraint};")
         add = f"""
 DECLARE
     detail text;
 BEGIN
 {add}
-EXCEPTION WHEN invalid_foreign_key OR datatype_mismatch OR wrong_object_type OR undefined_column THEN
+EXCEPTION WHEN invalid_foreign_key OR datatype_mismatch OR wrong_object_type OR undefined_column
+    OR invalid_table_definition OR object_not_in_prerequisite_state
+THEN
+    -- Not where it is the near end that is wrong.
+    IF NOT {local_end} THEN
+        RAISE;
+    END IF;
     GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-    RAISE NOTICE USING ERRCODE = '{NOTICE_SQLSTATE}', MESSAGE = concat_ws('. ',
-        {literal(f"{name} is left out, since {referent} cannot be referred to: ")} || SQLERRM, nullif(detail, ''));
+    RAISE NOTICE USING ERRCODE = '{NOTICE_SQLSTATE}', MESSAGE = {literal(left_out)}
+        || concat_ws('. ', SQLERRM, nullif(rtrim(detail, '.'), '')) || {literal("." + later)};
 END;"""
     return _block(f"""
 IF {exists} {will_do if if_exists else is_there} THEN
@@ -447,7 +462,8 @@ def lock_first(referent: str, mode: str = "SHARE ROW EXCLUSIVE") -> str:
     Writers go from a definition to its rows: the other way round, each of them would deadlock with us.
     """
     oid = f"to_regclass({literal(relation(referent))})"
-    return f"""IF (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = {oid}) THEN
+    # A view would be locked with all that it reads; nothing can refer to it anyway.
+    return f"""IF (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = {oid} AND relkind IN ('r', 'p')) THEN
     LOCK {relation(referent)} IN {mode} MODE;
 END IF;"""
 
