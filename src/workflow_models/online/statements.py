@@ -432,7 +432,8 @@ END IF;
                 SELECT count(*) FROM pg_attribute
                 WHERE attrelid = pg_class.oid AND attname = ANY (ARRAY[{", ".join(map(literal, local))}]))
             FROM pg_class WHERE oid = {regclass(source)})"""
-        later = re.sub(r"\s+", " ", f" Once it can be, run: {constraint};")
+        validate_it = f"ALTER TABLE {relation(source)} VALIDATE CONSTRAINT {identifier(name)};"
+        later = re.sub(r"\s+", " ", f" Once it can be, run: {constraint} NOT VALID; {validate_it}")
         add = f"""
 DECLARE
     detail text;
