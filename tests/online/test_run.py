@@ -314,23 +314,24 @@ def test_an_inherited_timeout_does_not_hide_who_holds_the_lock(hurried: Database
             chain(BODIES[2]).upgrade(hurried, lock_timeout_ms="200", lock_tries="2")
 
 
+@pytest.mark.parametrize(
+    ("deadlock_timeout", "lock_timeout_ms"), [("1s", 800), ("1min", 5000), ("20ms", 16), ("1ms", 1)]
+)
 def test_a_longer_lock_timeout_stays_below_the_servers_deadlock_timeout(
-    library: Database, chain: Chains
+    library: Database, chain: Chains, deadlock_timeout: str, lock_timeout_ms: int
 ) -> None:
+    library.execute(
+        f"ALTER ROLE app_owner IN DATABASE {library.name} SET deadlock_timeout = '{deadlock_timeout}'",
+        user=library.superuser,
+    )
     noting = plain(
-        """
-        CREATE TABLE library.noted AS SELECT name, setting::integer FROM pg_settings
-        WHERE name IN ('lock_timeout', 'deadlock_timeout')
-        """,
+        "CREATE TABLE library.noted AS SELECT setting::integer FROM pg_settings WHERE name = 'lock_timeout'",
         "SELECT",
     )
 
     chain(noting).upgrade(library, lock_timeout_ms="5000")
 
-    [(deadlock_timeout,), (lock_timeout,)] = library.execute(
-        "SELECT setting FROM library.noted ORDER BY name"
-    )
-    assert 0 < lock_timeout < deadlock_timeout
+    assert library.execute("SELECT setting FROM library.noted") == [(lock_timeout_ms,)]
 
 
 def test_giving_up_tells_the_lock_timeout_that_was_used(library: Database, chain: Chains) -> None:
