@@ -15,7 +15,7 @@ from workflow_models import embedded
 
 SUPERUSER = "postgres"
 
-# Nothing here has to outlive a crash.
+# Nothing here has to outlive a crash; and the language of functions is not loaded by each connection anew.
 SETTINGS = """
 fsync = off
 full_page_writes = off
@@ -27,6 +27,7 @@ max_connections = 200
 max_prepared_transactions = 10
 autovacuum = off
 jit = off
+shared_preload_libraries = 'plpgsql'
 timezone = 'UTC'
 listen_addresses = '127.0.0.1'
 """
