@@ -13,9 +13,15 @@ from tests.ddl.changes import DEFINITIONS, HAND_CHANGES, LOGS, Change
 from tests.ddl.conftest import Shared
 from tests.server import ROLES
 
-AT_ONCE = 6
+AT_ONCE = 12
 # What changes name without being about it.
-EVERYWHERE = {LOGS, DEFINITIONS, *ROLES, "public", "workflow_private", "integer", "text", "uuid"}
+EVERYWHERE = {LOGS, DEFINITIONS, *ROLES, "public", "workflow_private", "integer", "text", "uuid"} | {
+    "organization_id",
+    "workflow_id",
+    "created_at",
+    "status",
+    "id",
+}
 
 
 def things(change: Change) -> set[str]:
