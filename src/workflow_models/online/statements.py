@@ -6,7 +6,6 @@ printed by PostgreSQL, so that texts of one printer are compared and no SQL is p
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import md5
 
@@ -415,9 +414,11 @@ END;"""
     actions = "".join(
         f" ON {event} {action}" for event, action in (("UPDATE", onupdate), ("DELETE", ondelete)) if action
     )
-    constraint = f"""ALTER TABLE {relation(source)} ADD CONSTRAINT {identifier(name)}
-    FOREIGN KEY ({", ".join(map(identifier, local))})
-    REFERENCES {relation(referent)} ({", ".join(map(identifier, remote))}){actions}"""
+    constraint = (
+        f"ALTER TABLE {relation(source)} ADD CONSTRAINT {identifier(name)} "
+        f"FOREIGN KEY ({', '.join(map(identifier, local))}) "
+        f"REFERENCES {relation(referent)} ({', '.join(map(identifier, remote))}){actions} NOT VALID;"
+    )
     add = f"""{lock_first(referent)}
 {"" if if_exists else take_over}
 IF EXISTS (
@@ -425,7 +426,7 @@ IF EXISTS (
 ) THEN
     ALTER TABLE {relation(source)} DROP CONSTRAINT {identifier(name)};
 END IF;
-{constraint} NOT VALID;"""
+{constraint}"""
     if if_exists:
         left_out = f"{name} is left out, since {referent} cannot be referred to: "
         local_end = f"""(SELECT relkind IN ('r', 'p') AND {len(local)} = {len(remote)} AND {len(local)} = (
@@ -433,7 +434,7 @@ END IF;
                 WHERE attrelid = pg_class.oid AND attname = ANY (ARRAY[{", ".join(map(literal, local))}]))
             FROM pg_class WHERE oid = {regclass(source)})"""
         validate_it = f"ALTER TABLE {relation(source)} VALIDATE CONSTRAINT {identifier(name)};"
-        later = re.sub(r"\s+", " ", f" Once it can be, run: {constraint} NOT VALID; {validate_it}")
+        later = f". Once it can be, run: {constraint} {validate_it}"
         add = f"""
 DECLARE
     detail text;
@@ -448,7 +449,7 @@ THEN
     END IF;
     GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
     RAISE NOTICE USING ERRCODE = '{NOTICE_SQLSTATE}', MESSAGE = {literal(left_out)}
-        || concat_ws('. ', SQLERRM, nullif(rtrim(detail, '.'), '')) || {literal("." + later)};
+        || concat_ws('. ', SQLERRM, nullif(rtrim(detail, '.'), '')) || {literal(later)};
 END;"""
     return _block(f"""
 IF {exists} {will_do if if_exists else is_there} THEN
